@@ -1,0 +1,55 @@
+"""Measures one case of one library in this process: `worker.py LIBRARY CASE THREADS` prints a line of JSON.
+
+The case is a callable that does the work once and has finished it when it returns (or, for `issue`, has asked
+for it). It is warmed up, then timed in batches of at least 20 ms until 0.5 s have passed; the answer is the
+median batch, per call.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+BATCH_SECONDS = 0.02
+TOTAL_SECONDS = 0.5
+
+
+def seconds_per_call(work: Callable[[int], None], settle: Callable[[], None]) -> float:
+    """`work(n)` does the case n times; `settle` waits for everything outstanding, outside the clock."""
+
+    def batch(n: int) -> float:
+        started = time.perf_counter()
+        work(n)
+        spent = time.perf_counter() - started
+        settle()
+        return spent
+
+    n = 1
+    batch(1)  # caches, lazy set-up, first allocations
+    while batch(n) < BATCH_SECONDS:
+        n *= 2
+    times: list[float] = []
+    until = time.perf_counter() + TOTAL_SECONDS
+    while time.perf_counter() < until or len(times) < 5:
+        times.append(batch(n) / n)
+    return statistics.median(times)
+
+
+def main() -> None:
+    """Runs the case named on the command line."""
+    library, case, threads = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    module = "case_mx" if library in ("mxrs", "mxnet") else f"case_{library}"
+    cases = importlib.import_module(module).cases(library, threads)
+    if case not in cases:
+        print(json.dumps({"seconds": None}))
+        return
+    work, settle = cases[case]()
+    print(json.dumps({"seconds": seconds_per_call(work, settle)}))
+
+
+if __name__ == "__main__":
+    main()

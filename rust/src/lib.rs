@@ -1,0 +1,17 @@
+//! The core of mxrs. The rooms from the ground up; a room uses only rooms above it in this list
+//! (and the crates `mxrs-base`, `mxrs-lanes`, `mxrs-simd`, `mxrs-formula` and `mxrs-kernels`, which are the ground).
+
+pub mod memory;
+
+pub mod device;
+
+pub mod engine;
+
+pub mod ops;
+
+pub mod array;
+
+pub mod tape;
+
+#[cfg(feature = "python")]
+pub mod py;

@@ -1,0 +1,28 @@
+//! The operators. Everything about one stands in one record ([`OpDef`]) in the file of its family.
+//!
+//! To add an operator: write its record in a family's `register`. To add a family: a file here and a line in
+//! [`FAMILIES`]. This room knows shapes, attributes and slices; arrays, the engine's scheduling and the tape are above.
+
+mod attrs;
+mod build;
+mod def;
+mod grad;
+mod infer;
+mod kernel;
+pub mod registry;
+
+mod basic;
+mod elemwise;
+
+pub use attrs::{
+    Attrs, Kind, Param, choice, dtype, empty, flag, float, floats, int, ints, show, string,
+};
+pub use build::{Build, GradArgs, Grads, Value, Values};
+pub use def::{Body, Gradient, Input, Keeps, OpBuilder, OpDef, OpRef, Sample, SampleInput, Shapes, draw, one};
+pub use grad::gradients;
+pub use infer::{Sig, Spec, Specs, promote};
+pub use kernel::{Ctx, RngPos, View, run};
+pub use registry::Registry;
+
+/// The families, each of which registers its operators.
+const FAMILIES: &[fn(&mut Registry)] = &[basic::register, elemwise::register];

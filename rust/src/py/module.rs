@@ -1,0 +1,495 @@
+//! The extension module `mxrs._core`.
+
+use super::convert::{self, IntoPy, exceptions};
+use super::object::{self, bound, extract, set_link};
+use super::call;
+use crate::array::{self, Array, CustomGrad, GradReq, Link, Node};
+use crate::device::Context;
+use crate::engine::{self, Waited};
+use crate::ops::{self, Kind, Spec, registry, show};
+use crate::{memory, tape};
+use mxrs_base::{DType, Error, Shape};
+use pyo3::buffer::PyUntypedBuffer;
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
+use std::time::Duration;
+
+type Any<'py> = Bound<'py, PyAny>;
+
+fn shape_of(dims: &[i64], py: Python<'_>) -> PyResult<Shape> {
+    Shape::from_i64(dims).py(py)
+}
+
+fn context_of(device: Option<(i64, i32)>, py: Python<'_>) -> PyResult<Context> {
+    device.map_or(Ok(call::current_context()), |(kind, id)| Context::new(kind, id).py(py))
+}
+
+/// An array holding a copy of a C-contiguous buffer in native byte order. `flag` is the element type.
+#[pyfunction]
+#[pyo3(signature = (buffer, flag, shape, device=None))]
+fn from_buffer<'py>(
+    py: Python<'py>,
+    buffer: &Any<'py>,
+    flag: i64,
+    shape: Vec<i64>,
+    device: Option<(i64, i32)>,
+) -> PyResult<Any<'py>> {
+    let spec = Spec::new(shape_of(&shape, py)?, DType::from_flag(flag).py(py)?);
+    let context = context_of(device, py)?;
+    let view = PyUntypedBuffer::get(buffer)?;
+    let bytes = spec.bytes().py(py)?;
+    if !view.is_c_contiguous() || view.len_bytes() != bytes {
+        return Err(PyValueError::new_err("the buffer is not a C-contiguous block of the array's size"));
+    }
+    let array = Array::empty(spec, context).py(py)?;
+    // SAFETY: the view holds `bytes` contiguous bytes and stays exported during the copy; the chunk is new.
+    unsafe { std::ptr::copy_nonoverlapping(view.buf_ptr().cast::<u8>(), array.ptr(), bytes) };
+    bound(py, array)
+}
+
+struct Owner(#[allow(dead_code)] Py<PyAny>);
+
+/// An array over the memory at `address`, which `owner` keeps alive; nothing is copied.
+#[pyfunction]
+#[pyo3(signature = (address, flag, shape, owner, device=None))]
+fn from_memory<'py>(
+    py: Python<'py>,
+    address: usize,
+    flag: i64,
+    shape: Vec<i64>,
+    owner: Py<PyAny>,
+    device: Option<(i64, i32)>,
+) -> PyResult<Any<'py>> {
+    let spec = Spec::new(shape_of(&shape, py)?, DType::from_flag(flag).py(py)?);
+    let context = context_of(device, py)?;
+    if address == 0 && spec.shape.size() > 0 {
+        return Err(PyValueError::new_err("the memory's address is null"));
+    }
+    // SAFETY: private to the package, whose callers pass the address and size of an object that `owner` keeps alive.
+    let array = unsafe { Array::from_foreign(address as *mut u8, spec, context, Box::new(Owner(owner))) };
+    bound(py, array.py(py)?)
+}
+
+/// The address of the first element; wait before reading it.
+#[pyfunction]
+fn address(array: &Any<'_>) -> PyResult<usize> {
+    Ok(extract(array)?.ptr() as usize)
+}
+
+/// The values as bytes.
+#[pyfunction]
+fn to_bytes<'py>(py: Python<'py>, array: &Any<'py>) -> PyResult<Bound<'py, PyBytes>> {
+    let array = extract(array)?;
+    object::wait(py, &array)?;
+    let n = array.spec().bytes().py(py)?;
+    // SAFETY: waited for; the window holds `n` bytes.
+    Ok(PyBytes::new(py, unsafe { std::slice::from_raw_parts(array.ptr(), n) }))
+}
+
+/// The elements from `skip` on as an array of `shape` that shares memory; recorded.
+#[pyfunction]
+fn window<'py>(py: Python<'py>, array: &Any<'py>, skip: usize, shape: Vec<i64>) -> PyResult<Any<'py>> {
+    bound(py, array::view(&extract(array)?, skip, shape_of(&shape, py)?).py(py)?)
+}
+
+/// The same memory without its place on the tape.
+#[pyfunction]
+fn detach<'py>(py: Python<'py>, array: &Any<'py>) -> PyResult<Any<'py>> {
+    bound(py, extract(array)?.detach())
+}
+
+/// Whether both are the same window of the same memory.
+#[pyfunction]
+fn same_memory(a: &Any<'_>, b: &Any<'_>) -> PyResult<bool> {
+    Ok(extract(a)?.same_memory(&extract(b)?))
+}
+
+/// A copy of the array on another context.
+#[pyfunction]
+fn copy_to_context<'py>(py: Python<'py>, array: &Any<'py>, device: (i64, i32)) -> PyResult<Any<'py>> {
+    let source = extract(array)?;
+    let target = Array::empty(source.spec().clone(), context_of(Some(device), py)?).py(py)?;
+    let copy = registry::expect("_copyto");
+    let attrs = ops::Attrs::new(copy, &[]).py(py)?;
+    bound(py, array::invoke(copy, &attrs, &[&source], Some(&[&target]), None).py(py)?.swap_remove(0))
+}
+
+#[pyfunction]
+fn set_recording(on: bool) -> bool {
+    array::set_recording(on)
+}
+#[pyfunction]
+fn is_recording() -> bool {
+    array::is_recording()
+}
+#[pyfunction]
+fn set_training(on: bool) -> bool {
+    array::set_training(on)
+}
+#[pyfunction]
+fn is_training() -> bool {
+    array::is_training()
+}
+
+fn grad_req(py: Python<'_>, text: &str) -> PyResult<GradReq> {
+    match text {
+        "write" | "inplace" => Ok(GradReq::Write),
+        "add" => Ok(GradReq::Add),
+        "null" => Ok(GradReq::Null),
+        other => Err(convert::raise(
+            py,
+            Error::value(format!("grad_req '{other}' is not valid; 'write', 'add' and 'null' are allowed")),
+        )),
+    }
+}
+
+/// Makes the array a variable whose gradient goes into `grad`.
+#[pyfunction]
+fn mark_variable(py: Python<'_>, array: &Any<'_>, grad: &Any<'_>, req: &str) -> PyResult<()> {
+    let (a, g) = (extract(array)?, extract(grad)?);
+    if a.shape() != g.shape() {
+        return Err(PyValueError::new_err(format!("the gradient has shape {}, its array {}", g.shape(), a.shape())));
+    }
+    let link = Node::variable(g.detach(), grad_req(py, req)?);
+    // SAFETY: `extract` saw that it is an array; `a` is a clone.
+    unsafe { set_link(array.as_ptr(), Some(link)) };
+    Ok(())
+}
+
+/// The gradient array of a variable, or None.
+#[pyfunction]
+fn grad_of<'py>(py: Python<'py>, array: &Any<'py>) -> PyResult<Option<Any<'py>>> {
+    tape::grad_of(&extract(array)?).map(|g| bound(py, g)).transpose()
+}
+
+/// Takes the array off the tape.
+#[pyfunction]
+fn drop_grad(array: &Any<'_>) -> PyResult<()> {
+    extract(array)?;
+    // SAFETY: just checked.
+    unsafe { set_link(array.as_ptr(), None) };
+    Ok(())
+}
+
+/// Whether the array is a recorded value or a variable.
+#[pyfunction]
+fn is_linked(array: &Any<'_>) -> PyResult<bool> {
+    Ok(extract(array)?.link.is_some())
+}
+
+fn heads(list: Vec<Any<'_>>) -> PyResult<Vec<Array>> {
+    list.iter().map(extract).collect()
+}
+
+fn optional(list: Vec<Option<Any<'_>>>) -> PyResult<Vec<Option<Array>>> {
+    list.iter().map(|h| h.as_ref().map(extract).transpose()).collect()
+}
+
+#[pyfunction]
+fn backward(
+    py: Python<'_>,
+    outputs: Vec<Any<'_>>,
+    grads: Vec<Option<Any<'_>>>,
+    retain: bool,
+    train: bool,
+) -> PyResult<()> {
+    let options = tape::Options { retain, create_graph: false, train };
+    tape::backward(&heads(outputs)?, &optional(grads)?, options).py(py)
+}
+
+#[pyfunction]
+fn grad<'py>(
+    py: Python<'py>,
+    outputs: Vec<Any<'py>>,
+    grads: Vec<Option<Any<'py>>>,
+    variables: Vec<Any<'py>>,
+    retain: bool,
+    create_graph: bool,
+    train: bool,
+) -> PyResult<Vec<Any<'py>>> {
+    let options = tape::Options { retain, create_graph, train };
+    let found = tape::grad(&heads(outputs)?, &optional(grads)?, &heads(variables)?, options).py(py)?;
+    found.into_iter().map(|a| bound(py, a)).collect()
+}
+
+/// Links `outputs` to `inputs` by a user's function: `backward(*head_grads)` gives one gradient (or None) per input.
+#[pyfunction]
+fn record_custom(inputs: Vec<Any<'_>>, outputs: Vec<Any<'_>>, backward: Py<PyAny>) -> PyResult<()> {
+    let ins = heads(inputs)?;
+    let outs = heads(outputs.clone())?;
+    if !array::is_recording() || ins.iter().all(|a| a.link.is_none()) {
+        return Ok(());
+    }
+    let context = outs.first().map_or(Context::CPU, Array::context);
+    let specs: Vec<Spec> = ins.iter().map(|a| a.spec().clone()).collect();
+    let rule: CustomGrad = Box::new(move |grads| {
+        Python::attach(|py| call_back(py, &backward, grads, &specs)).map_err(|e| {
+            Error::op(format!("autograd.Function.backward raised {e}"))
+        })
+    });
+    let node = array::custom_node(ins.into_iter().map(|a| a.link).collect(), &outs, context, rule);
+    for (i, output) in outputs.iter().enumerate() {
+        // SAFETY: `heads` saw that they are arrays; `outs` are clones.
+        unsafe { set_link(output.as_ptr(), Some(Link { node: node.clone(), index: i as u32 })) };
+    }
+    Ok(())
+}
+
+fn call_back(py: Python<'_>, f: &Py<PyAny>, grads: Vec<Array>, specs: &[Spec]) -> PyResult<Vec<Option<Array>>> {
+    let args = grads.into_iter().map(|g| bound(py, g)).collect::<PyResult<Vec<_>>>()?;
+    let result = f.bind(py).call1(PyTuple::new(py, args)?)?;
+    let items: Vec<Any<'_>> = match object::is_array(result.as_ptr()) || result.is_none() {
+        true => vec![result],
+        false => result.try_iter()?.collect::<PyResult<_>>()?,
+    };
+    if items.len() != specs.len() {
+        return Err(PyValueError::new_err(format!(
+            "backward gave {} gradients; the function has {} inputs",
+            items.len(),
+            specs.len()
+        )));
+    }
+    let mut out = Vec::new();
+    for (item, spec) in items.iter().zip(specs) {
+        if item.is_none() {
+            out.push(None);
+            continue;
+        }
+        let array = extract(item)?;
+        if array.shape() != &spec.shape {
+            return Err(PyValueError::new_err(format!(
+                "backward gave a gradient of shape {} for an input of shape {}",
+                array.shape(),
+                spec.shape
+            )));
+        }
+        out.push(Some(array));
+    }
+    Ok(out)
+}
+
+/// Waits until everything issued is done; raises the first error that nobody has seen.
+#[pyfunction]
+fn waitall(py: Python<'_>) -> PyResult<()> {
+    loop {
+        let waited = py.detach(|| engine::wait_all(Some(Duration::from_millis(50))));
+        if waited.py(py)? == Waited::Done {
+            return Ok(());
+        }
+        py.check_signals()?;
+    }
+}
+
+#[pyfunction]
+#[pyo3(signature = (seed, device=None))]
+fn seed(py: Python<'_>, seed: i64, device: Option<(i64, i32)>) -> PyResult<()> {
+    let context = device.map(|d| context_of(Some(d), py)).transpose()?;
+    array::seed(seed as u64, context);
+    Ok(())
+}
+
+#[pyfunction]
+fn current_context() -> (u8, i32) {
+    let c = call::current_context();
+    (c.kind as u8, c.id)
+}
+
+/// Sets the thread's default context and gives the one before.
+#[pyfunction]
+fn set_current_context(py: Python<'_>, kind: i64, id: i32) -> PyResult<(u8, i32)> {
+    let before = call::set_current_context(Context::new(kind, id).py(py)?);
+    Ok((before.kind as u8, before.id))
+}
+
+#[pyfunction]
+fn set_result_class(class: &Any<'_>) -> PyResult<()> {
+    object::set_result_class(class)
+}
+
+/// Sets what makes an array of a foreign value in arithmetic (or gives None).
+#[pyfunction]
+fn set_converter(f: Py<PyAny>) {
+    call::set_converter(f);
+}
+
+#[pyfunction]
+fn set_naive_engine(py: Python<'_>, naive: bool) {
+    py.detach(|| engine::set_naive(naive));
+}
+
+#[pyfunction]
+fn is_naive_engine() -> bool {
+    engine::is_naive()
+}
+
+#[pyfunction]
+fn memory_stats<'py>(py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+    let s = memory::stats();
+    let dict = PyDict::new(py);
+    dict.set_item("used", s.used)?;
+    dict.set_item("cached", s.cached)?;
+    dict.set_item("peak", s.peak)?;
+    Ok(dict)
+}
+
+#[pyfunction]
+fn memory_trim() {
+    memory::trim();
+}
+
+#[pyfunction]
+fn before_fork() {
+    engine::before_fork();
+}
+#[pyfunction]
+fn after_fork_in_parent() {
+    engine::after_fork_in_parent();
+}
+#[pyfunction]
+fn after_fork_in_child() {
+    engine::after_fork_in_child();
+}
+
+/// Threads that share one operation's work.
+#[pyfunction]
+fn lane_count() -> usize {
+    mxrs_lanes::count()
+}
+
+/// Names of operators close to `name`.
+#[pyfunction]
+fn similar_ops(name: &str) -> Vec<&'static str> {
+    registry::similar(name, 3)
+}
+
+/// Completes unknown input shapes (None) of an operator from the known ones.
+#[pyfunction]
+fn complete_shapes<'py>(
+    py: Python<'py>,
+    name: &str,
+    attrs: &Bound<'py, PyDict>,
+    shapes: Vec<Option<Vec<i64>>>,
+) -> PyResult<Vec<Option<Vec<i64>>>> {
+    let op = registry::find(name).ok_or_else(|| PyValueError::new_err(format!("no operator is named {name}")))?;
+    let mut slots = vec![None; op.params.len()];
+    for (key, value) in attrs.iter() {
+        let key: String = key.extract()?;
+        let i = op.param_index(&key).ok_or_else(|| PyTypeError::new_err(format!("{name} has no parameter {key}")))?;
+        slots[i] = convert::attr(&value, op.name, &op.params[i])?;
+    }
+    let attrs = ops::Attrs::from_slots(op, slots).py(py)?;
+    let mut known =
+        shapes.iter().map(|s| s.as_ref().map(|d| shape_of(d, py)).transpose()).collect::<PyResult<Vec<_>>>()?;
+    if let Some(complete) = &op.complete {
+        complete(&attrs, &mut known).py(py)?;
+    }
+    Ok(known.into_iter().map(|s| s.map(|s| s.to_i64())).collect())
+}
+
+/// Every operator's record, for documentation, stubs and derived tests.
+#[pyfunction]
+fn list_ops<'py>(py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+    let list = PyList::empty(py);
+    for op in registry::all() {
+        let d = PyDict::new(py);
+        d.set_item("name", op.name)?;
+        d.set_item("aliases", &op.aliases)?;
+        d.set_item("methods", &op.methods)?;
+        d.set_item("doc", op.doc)?;
+        d.set_item("hidden", op.hidden)?;
+        d.set_item("random", op.random)?;
+        d.set_item("trains", op.trains)?;
+        d.set_item("mutates", &op.mutates)?;
+        d.set_item("variadic", op.variadic)?;
+        d.set_item("inputs", op.inputs.iter().map(|i| (i.name, i.doc)).collect::<Vec<_>>())?;
+        let grade = match &op.body {
+            ops::Body::Formula { .. } => "formula",
+            ops::Body::Compose(_) => "compose",
+            ops::Body::Kernel(_) => "kernel",
+        };
+        d.set_item("grade", grade)?;
+        let gradient = match &op.gradient {
+            ops::Gradient::Derived => "derived",
+            ops::Gradient::Rule(_) => "rule",
+            ops::Gradient::Zero => "zero",
+            ops::Gradient::Refused => "none",
+        };
+        d.set_item("gradient", gradient)?;
+        if let ops::Body::Formula { formula, .. } = &op.body {
+            d.set_item("formula", formula.text())?;
+        }
+        let params = PyList::empty(py);
+        for p in &op.params {
+            let q = PyDict::new(py);
+            q.set_item("name", p.name)?;
+            q.set_item("type", p.type_text())?;
+            q.set_item("doc", p.doc)?;
+            q.set_item("required", p.default.is_none())?;
+            q.set_item("nullable", p.nullable)?;
+            q.set_item("default", p.default.as_ref().map(show))?;
+            if let Kind::Choice(names) = p.kind {
+                q.set_item("choices", names)?;
+            }
+            params.append(q)?;
+        }
+        d.set_item("params", params)?;
+        let samples = PyList::empty(py);
+        for s in &op.samples {
+            let q = PyDict::new(py);
+            let inputs = PyList::empty(py);
+            for i in &s.inputs {
+                let r = PyDict::new(py);
+                r.set_item("shape", PyTuple::new(py, &i.shape)?)?;
+                r.set_item("dtype", i.dtype.name())?;
+                r.set_item("low", i.low)?;
+                r.set_item("high", i.high)?;
+                r.set_item("integer", i.integer)?;
+                inputs.append(r)?;
+            }
+            q.set_item("inputs", inputs)?;
+            let attrs = PyDict::new(py);
+            for (name, value) in &s.attrs {
+                attrs.set_item(name, convert::to_python(py, value)?)?;
+            }
+            q.set_item("attrs", attrs)?;
+            samples.append(q)?;
+        }
+        d.set_item("samples", samples)?;
+        list.append(d)?;
+    }
+    Ok(list)
+}
+
+/// The user's source line, for errors that surface after the call returned.
+fn origin() -> Option<String> {
+    Python::try_attach(|py| {
+        let frame = py.import("sys").ok()?.getattr("_getframe").ok()?.call0().ok()?;
+        let file: String = frame.getattr("f_code").ok()?.getattr("co_filename").ok()?.extract().ok()?;
+        let line: usize = frame.getattr("f_lineno").ok()?.extract().ok()?;
+        Some(format!("{file}:{line}"))
+    })?
+}
+
+#[pymodule]
+fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = m.py();
+    m.add("MXNetError", exceptions(py)?.base.clone_ref(py))?;
+    m.add("NDArrayBase", object::make_type(py)?)?;
+    m.add("ops", call::functions(py)?)?;
+    call::install_methods(py)?;
+    array::set_origin_hook(origin);
+    macro_rules! functions {
+        ($($f:ident)*) => { $( m.add_function(wrap_pyfunction!($f, m)?)?; )* };
+    }
+    functions! {
+        from_buffer from_memory address to_bytes window detach same_memory copy_to_context
+        set_recording is_recording set_training is_training
+        mark_variable grad_of drop_grad is_linked backward grad record_custom
+        waitall seed current_context set_current_context set_result_class set_converter
+        set_naive_engine is_naive_engine memory_stats memory_trim
+        before_fork after_fork_in_parent after_fork_in_child lane_count
+        similar_ops complete_shapes list_ops
+    }
+    Ok(())
+}
