@@ -23,12 +23,10 @@ import numpy as np
 from . import ndarray as nd
 from .ndarray import NDArray, load
 
-# fmt: off
 __all__ = [
     "Bilinear", "Constant", "FusedRNN", "InitDesc", "Initializer", "LSTMBias", "Load", "MSRAPrelu", "Mixed",
     "Normal", "One", "Orthogonal", "Uniform", "Xavier", "Zero", "alias", "create", "register",
-]
-# fmt: on
+]  # fmt: skip
 
 InitializerType = TypeVar("InitializerType", bound="type[Initializer]")
 
@@ -73,7 +71,7 @@ class Initializer:
     def set_verbosity(
         self, verbose: bool = False, print_func: Callable[[NDArray], str] | None = None
     ) -> Initializer:
-        """Log every initialization together with `print_func` of the array, by default its root mean square."""
+        """Log every initialization with `print_func` of the array, by default its root mean square."""
         self._verbose = verbose
         self._print_func = _root_mean_square if print_func is None else print_func
         return self
@@ -138,8 +136,6 @@ class Initializer:
         if self._verbose and self._print_func is not None:
             logging.info("Initialized %s as %s: %s", desc, init, self._print_func(arr))
 
-    # Methods that a subclass may override; all of them fill `arr` in place.
-
     def _init_weight(self, name: str, arr: NDArray) -> None:
         raise NotImplementedError(f"{type(self).__name__} does not define _init_weight")
 
@@ -159,9 +155,6 @@ class Initializer:
     def _init_bias(self, _: str, arr: NDArray) -> None:
         arr[:] = 0.0
 
-    def _init_quantized_bias(self, _: str, arr: NDArray) -> None:
-        arr[:] = 0
-
     def _init_gamma(self, _: str, arr: NDArray) -> None:
         arr[:] = 1.0
 
@@ -169,9 +162,8 @@ class Initializer:
         arr[:] = 0.0
 
     def _init_quantized_weight(self, _: str, arr: NDArray) -> None:
-        arr[:] = nd.random.randint(-127, 127, shape=arr.shape, dtype="int32", ctx=arr.context).astype(
-            arr.dtype
-        )
+        draws = nd.random.randint(-127, 127, shape=arr.shape, dtype="int32", ctx=arr.context)
+        arr[:] = draws.astype(arr.dtype)
 
     def _init_loc_bias(self, name: str, arr: NDArray) -> None:
         """Affine parameters of the identity, for the localisation network of a spatial transformer."""
@@ -192,15 +184,10 @@ class Initializer:
 
 # (end of the name, method); the first that fits is taken.
 _SUFFIX_RULES = (
-    ("weight", "_init_weight"),
-    ("bias", "_init_bias"),
-    ("gamma", "_init_gamma"),
-    ("beta", "_init_beta"),
-    ("min", "_init_zero"),
-    ("max", "_init_one"),
-    ("weight_quantize", "_init_quantized_weight"),
-    ("bias_quantize", "_init_quantized_bias"),
-)
+    ("weight", "_init_weight"), ("bias", "_init_bias"), ("gamma", "_init_gamma"), ("beta", "_init_beta"),
+    ("min", "_init_zero"), ("max", "_init_one"), ("weight_quantize", "_init_quantized_weight"),
+    ("bias_quantize", "_init_zero"),
+)  # fmt: skip
 
 # (start of the name, end of the name, method) for plain names.
 _LEGACY_RULES = (
@@ -211,13 +198,10 @@ _LEGACY_RULES = (
     ("", "gamma", "_init_gamma"),
     ("", "beta", "_init_beta"),
     ("", "weight", "_init_weight"),
-    ("", "moving_mean", "_init_zero"),
-    ("", "moving_var", "_init_one"),
-    ("", "moving_inv_var", "_init_zero"),
+    ("", "moving_mean", "_init_zero"), ("", "moving_var", "_init_one"), ("", "moving_inv_var", "_init_zero"),
     ("", "moving_avg", "_init_zero"),
-    ("", "min", "_init_zero"),
-    ("", "max", "_init_one"),
-)
+    ("", "min", "_init_zero"), ("", "max", "_init_one"),
+)  # fmt: skip
 
 
 def _root_mean_square(arr: NDArray) -> str:
@@ -264,13 +248,7 @@ def create(*args: Any, **kwargs: Any) -> Any:
     """Initializer from a name, from JSON text of :meth:`Initializer.dumps`, or an instance, returned as it
     is.
 
-    Parameters
-    ----------
-    initializer : str, dict or Initializer
-        First positional or named ``initializer``. A dict holds the name under ``initializer`` and the
-        arguments.
-    kwargs
-        Arguments of the initializer.
+    It is the first positional argument or ``initializer``; a dict holds the name under that key.
 
     Raises
     ------
@@ -353,7 +331,8 @@ class Load:
         else:
             if self.default_init is None:
                 raise AssertionError(
-                    f"Cannot Initialize {name}. Not found in loaded param and no default Initializer is provided."
+                    f"Cannot Initialize {name}. "
+                    "Not found in loaded param and no default Initializer is provided."
                 )
             self.default_init(name, arr)
             origin = "default"
@@ -530,7 +509,8 @@ class Xavier(Initializer):
         shape = arr.shape
         if len(shape) < 2:
             raise ValueError(
-                f"Xavier initializer cannot be applied to vector {name}. It requires at least 2D, given {shape}."
+                f"Xavier initializer cannot be applied to vector {name}. "
+                f"It requires at least 2D, given {shape}."
             )
         spatial = math.prod(shape[2:])
         fan_in, fan_out = shape[1] * spatial, shape[0] * spatial
@@ -606,10 +586,8 @@ class FusedRNN(Initializer):
         bidirectional: bool = False,
         forget_bias: float = 1.0,
     ) -> None:
-        if isinstance(init, str):
-            init = create(init)
         super().__init__(
-            init=init.dumps() if init is not None else None,
+            init=create(init).dumps() if init is not None else None,
             num_hidden=num_hidden,
             num_layers=num_layers,
             mode=mode,

@@ -196,7 +196,7 @@ class _AnnealingScheduler(LRScheduler):
         if num_update < self.warmup_steps:
             return self.get_warmup_lr(num_update)
         if num_update <= self.max_update:
-            # A warm-up as long as the whole schedule leaves no step to anneal over: the schedule is at its end.
+            # A warm-up as long as the whole schedule leaves nothing to anneal over: it is at its end.
             progress = float(num_update - self.warmup_steps) / self.max_steps if self.max_steps else 1.0
             span = self.base_lr_orig - self.final_lr
             self.base_lr = self.final_lr + span * self._remaining(progress)

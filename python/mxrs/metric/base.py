@@ -118,10 +118,10 @@ class EvalMetric:
 
     def reset(self) -> None:
         """Forget everything."""
-        self.num_inst = 0
-        self.sum_metric = 0.0
-        self.global_num_inst = 0
-        self.global_sum_metric = 0.0
+        self.num_inst: Value = 0
+        self.sum_metric: Value = 0.0
+        self.global_num_inst: Value = 0
+        self.global_sum_metric: Value = 0.0
 
     def reset_local(self) -> None:
         """Forget what came since the last reset, but not the global pair."""

@@ -274,12 +274,12 @@ class PCC(EvalMetric):
         self.num_inst += 1
         self.global_num_inst += 1
 
-    @property
+    @property  # type: ignore[override]
     def sum_metric(self) -> Value:
         """The coefficient times ``num_inst``, so that their ratio is the coefficient."""
         return _multiclass_correlation(self.lcm) * self.num_inst
 
-    @property
+    @property  # type: ignore[override]
     def global_sum_metric(self) -> Value:
         """As ``sum_metric``, of everything since the last ``reset``."""
         return _multiclass_correlation(self.gcm) * self.global_num_inst

@@ -1,4 +1,4 @@
-"""Rules outside the core set: GroupAdaGrad (one rate per row) and AdamW (decay decoupled from the gradient)."""
+"""Rules outside the core set: GroupAdaGrad (one rate per row) and AdamW (decoupled decay)."""
 
 from __future__ import annotations
 

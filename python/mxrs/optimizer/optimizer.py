@@ -87,7 +87,7 @@ class Optimizer:
         self.wd_mult: dict[Any, float] = {}
         self.begin_num_update = begin_num_update
         self.num_update = begin_num_update
-        # One table per device: replicas of a parameter on several devices share the index but count for themselves.
+        # One table per device: replicas of a parameter share the index but count for themselves.
         self._all_index_update_counts: dict[int, dict[Any, int]] = {0: {}}
         self._index_update_count = self._all_index_update_counts[0]
         self.clip_gradient = clip_gradient
@@ -185,15 +185,17 @@ class Optimizer:
         """The rate in force: the scheduler's at the present ``num_update``, else ``lr``."""
         if self.lr_scheduler is not None:
             return self.lr_scheduler(self.num_update)
-        assert self.lr is not None
+        if self.lr is None:
+            raise ValueError(f"{type(self).__name__} has neither a learning rate nor an lr_scheduler")
         return self.lr
 
     def set_learning_rate(self, lr: float) -> None:
         """Set the rate. Raises UserWarning where a scheduler decides it."""
         if self.lr_scheduler is not None:
             raise UserWarning(
-                "LRScheduler of the optimizer has already been defined. Note that set_learning_rate can mutate the "
-                "value of the learning rate of the optimizer only when the LRScheduler of the optimizer is undefined."
+                "LRScheduler of the optimizer has already been defined. Note that set_learning_rate can "
+                "mutate the value of the learning rate of the optimizer only when the LRScheduler of the "
+                "optimizer is undefined."
             )
         self.lr = lr
 
@@ -233,7 +235,7 @@ class Optimizer:
 
     def _get_lrs(self, indices: Sequence[Any]) -> list[float]:
         """Learning rate of each parameter, multipliers included."""
-        base = self.lr_scheduler(self.num_update) if self.lr_scheduler is not None else self.lr
+        base = self.learning_rate
         return [base * self._multiplier(index, "lr_mult", self.lr_mult) for index in indices]
 
     def _get_lr(self, index: Any) -> float:
@@ -276,7 +278,7 @@ class Optimizer:
     # -- help for the rules -------------------------------------------------------------------------
 
     def _fused_arguments(self) -> dict[str, float]:
-        """Keyword arguments that all fused update operators take; they read a missing clip_gradient as none."""
+        """Keyword arguments of all fused update operators; a missing clip_gradient clips nothing."""
         if self.clip_gradient:
             return {"rescale_grad": self.rescale_grad, "clip_gradient": self.clip_gradient}
         return {"rescale_grad": self.rescale_grad}
@@ -335,7 +337,7 @@ def as_lists(index: Index, *columns: Any) -> Iterable[tuple[Any, ...]]:
 
 
 def aggregation_from_environment() -> int:
-    """How many parameters an updater hands over at once, from MXNET_OPTIMIZER_AGGREGATION_SIZE (default 4)."""
+    """How many parameters an updater hands over at once: MXNET_OPTIMIZER_AGGREGATION_SIZE, or 4."""
     text = os.getenv("MXNET_OPTIMIZER_AGGREGATION_SIZE", "4")
     try:
         return max(1, min(50, int(text)))
@@ -346,7 +348,8 @@ def aggregation_from_environment() -> int:
 def _overwrite_base_lr(scheduler: Any, learning_rate: float) -> None:
     if getattr(scheduler, "base_lr", learning_rate) != learning_rate:
         warnings.warn(
-            f"learning_rate {learning_rate} of the optimizer replaces base_lr {scheduler.base_lr} of its lr_scheduler",
+            f"learning_rate {learning_rate} of the optimizer replaces base_lr {scheduler.base_lr} of its "
+            "lr_scheduler",
             stacklevel=4,
         )
     scheduler.base_lr = learning_rate

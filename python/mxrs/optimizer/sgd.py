@@ -268,7 +268,7 @@ class LARS(_MomentumOptimizer):
         self.cur_lr: float | None = None
 
     def set_wd_mult(self, args_wd_mult: Any) -> None:
-        """As in the base class, except that only names ending in ``_weight`` are decayed without being named."""
+        """As in the base class, but of the known names only those ending in ``_weight`` are decayed."""
         self.wd_mult = self._undecayed(("_weight",))
         self.wd_mult.update(self._symbol_multipliers("__wd_mult__"))
         self.wd_mult.update(args_wd_mult)
@@ -276,10 +276,10 @@ class LARS(_MomentumOptimizer):
     def _get_lrs(self, indices: Any) -> list[float]:
         if self.cur_lr is not None:
             self.last_lr = self.cur_lr
-        self.cur_lr = self.lr_scheduler(self.num_update) if self.lr_scheduler is not None else self.lr
+        rate = self.cur_lr = self.learning_rate
         if self.last_lr is None:
-            self.last_lr = self.cur_lr
-        return [self.cur_lr * self._multiplier(index, "lr_mult", self.lr_mult) for index in indices]
+            self.last_lr = rate
+        return [rate * self._multiplier(index, "lr_mult", self.lr_mult) for index in indices]
 
     def update(self, index: Index, weight: NDArray, grad: NDArray, state: Any) -> None:
         self._steps(index, weight, grad, state, allow_multi_precision=False)
@@ -396,7 +396,7 @@ class LBSGD(Optimizer):
         return None if self.momentum == 0.0 else zeros_like_weight(weight, stype=weight.stype)
 
     def update(self, index: Index, weight: NDArray, grad: NDArray, state: Any) -> None:
-        # The rate is asked for before the count rises: a schedule lags one update behind that of the other rules.
+        # The rate is asked for before the count rises: schedules lag one update behind other rules.
         lr = self._get_lr(index)
         wd = self._get_wd(index)
         self._update_count(index)

@@ -86,7 +86,7 @@ class Updater:
         return state
 
     def get_states(self, dump_optimizer: bool = False) -> bytes:
-        """The states as bytes; with `dump_optimizer` the optimizer, its update counts included, goes along."""
+        """The states as bytes; with `dump_optimizer` the optimizer and its update counts go along."""
         return pickle.dumps((self.states, self.optimizer) if dump_optimizer else self.states)
 
     def set_states(self, states: bytes) -> None:
@@ -102,7 +102,7 @@ class Updater:
             loaded, optimizer = loaded
             if not isinstance(optimizer, Optimizer):
                 raise pickle.UnpicklingError(
-                    f"optimizer states: expected an Optimizer beside the states, found {type(optimizer).__name__}"
+                    f"optimizer states: expected an Optimizer, found {type(optimizer).__name__}"
                 )
             self.optimizer = optimizer
             self.aggregate_updates = optimizer.aggregate_num > 0
@@ -192,8 +192,8 @@ class _StatesUnpickler(pickle.Unpickler):
         found = _numpy_name(module, name) or self._loaded_name(module, name)
         if found is None:
             raise pickle.UnpicklingError(
-                f"optimizer states: {module}.{name} is not allowed; only arrays, plain containers, optimizers and "
-                "learning-rate schedulers are"
+                f"optimizer states: {module}.{name} is not allowed; only arrays, plain containers, "
+                "optimizers and learning-rate schedulers are"
             )
         return found
 

@@ -1,10 +1,12 @@
 //! CPU compute cores.
 
+pub mod conv;
 pub mod gemm;
 pub mod loss;
 pub mod norm;
 pub mod norm_rows;
 pub mod philox;
+pub mod pool;
 pub mod real;
 pub mod reduce;
 mod reduce_ops;

@@ -139,7 +139,7 @@ fn run_formula(ctx: &Ctx, formula: &mxrs_formula::Formula) {
         return;
     }
     let params: SmallVec<[f64; 4]> = formula.params().iter().map(|name| ctx.attrs.number(name)).collect();
-    let strides: SmallVec<[SmallVec<[isize; 4]>; 4]> =
+    let strides: SmallVec<[SmallVec<[usize; 4]>; 4]> =
         ctx.ins.iter().map(|v| broadcast_strides(&v.spec.shape, dims)).collect();
     let ins: SmallVec<[Operand; 4]> = ctx
         .ins
@@ -153,15 +153,15 @@ fn run_formula(ctx: &Ctx, formula: &mxrs_formula::Formula) {
 }
 
 /// Strides with which `shape` is read over the extents `dims`: 0 where it repeats.
-fn broadcast_strides(shape: &Shape, dims: &Shape) -> SmallVec<[isize; 4]> {
-    let mut strides: SmallVec<[isize; 4]> = SmallVec::from_elem(0, dims.ndim());
+fn broadcast_strides(shape: &Shape, dims: &Shape) -> SmallVec<[usize; 4]> {
+    let mut strides: SmallVec<[usize; 4]> = SmallVec::from_elem(0, dims.ndim());
     let lead = dims.ndim() - shape.ndim();
-    let mut step = 1isize;
+    let mut step = 1usize;
     for i in (0..shape.ndim()).rev() {
         if shape[i] != 1 {
             strides[lead + i] = step;
         }
-        step *= shape[i] as isize;
+        step *= shape[i];
     }
     strides
 }

@@ -11,8 +11,26 @@ mod infer;
 mod kernel;
 pub mod registry;
 
+mod activation;
 mod basic;
+mod conv;
+mod create;
+mod dropout;
 mod elemwise;
+mod index;
+mod join;
+mod linalg;
+mod loss;
+mod norm;
+mod order;
+mod pool;
+mod random;
+mod reduce;
+mod sequence;
+mod shape;
+mod slice;
+mod softmax;
+mod update;
 
 pub use attrs::{
     Attrs, Kind, Param, choice, dtype, empty, flag, float, floats, int, ints, show, string,
@@ -25,4 +43,25 @@ pub use kernel::{Ctx, RngPos, View, run};
 pub use registry::Registry;
 
 /// The families, each of which registers its operators.
-const FAMILIES: &[fn(&mut Registry)] = &[basic::register, elemwise::register];
+const FAMILIES: &[fn(&mut Registry)] = &[
+    basic::register,
+    elemwise::register,
+    conv::register,
+    linalg::register,
+    pool::register,
+    norm::register,
+    softmax::register,
+    activation::register,
+    dropout::register,
+    loss::register,
+    shape::register,
+    slice::register,
+    join::register,
+    create::register,
+    index::register,
+    order::register,
+    sequence::register,
+    reduce::register,
+    random::register,
+    update::register,
+];

@@ -91,8 +91,7 @@ fn by_columns<T: Real>(g: &ConvGeom, dy: &[T], w: &[T], accumulate: bool, dx: &m
             with_buffer(b_len + block * taps * places, |buffer: &mut [T]| {
                 let (b_packed, columns) = buffer.split_at_mut(b_len);
                 for task in tasks {
-                    let (n, group, i) =
-                        (task / blocks / g.groups, task / blocks % g.groups, task % blocks);
+                    let (n, group, i) = (task / blocks / g.groups, task / blocks % g.groups, task % blocks);
                     let a_cut = cut(i);
                     let dy = &dy[(n * g.filters + group * filters) * places..][..filters * places];
                     let source = Strided { data: dy, line_step: 1, depth_step: places };
@@ -101,7 +100,8 @@ fn by_columns<T: Real>(g: &ConvGeom, dy: &[T], w: &[T], accumulate: bool, dx: &m
                         for p in (0..filters).step_by(step) {
                             let steps = p..filters.min(p + step);
                             pack_all(&source, first, b_cut, steps.clone(), false, b_packed);
-                            let start = group * filters * depth + i * block * taps * filters + a_cut.lines * p;
+                            let start =
+                                group * filters * depth + i * block * taps * filters + a_cut.lines * p;
                             let a = &packed[start..start + a_cut.lines * steps.len()];
                             let c = Shared::of(&mut columns[first..]);
                             let beta = if p == 0 { T::ZERO } else { T::ONE };
@@ -205,8 +205,7 @@ fn partial_weight_grads<T: Real>(g: &ConvGeom, x: &[T], dy: &[T], partials: usiz
     let out = Shared::of(sums);
     mxrs_lanes::for_each(partials * g.groups * blocks, 1, |tasks| {
         for task in tasks {
-            let (part, group, i) =
-                (task / blocks / g.groups, task / blocks % g.groups, task % blocks);
+            let (part, group, i) = (task / blocks / g.groups, task / blocks % g.groups, task % blocks);
             let images = part * g.batch / partials..(part + 1) * g.batch / partials;
             let lines = i * block..depth.min((i + 1) * block);
             let b_cut = Cut::cols(lines.len(), kernels);

@@ -106,7 +106,14 @@ pub fn weight_grad<T: Real>(g: &ConvGeom, x: &[T], dy: &[T], accumulate: bool, d
                     let image = padded_image(g, &layout, image, padded, false);
                     for (f, dw) in dw.chunks_exact_mut(taps.len()).enumerate() {
                         let dy = &dy[(n * g.filters + c * per_channel + f) * places..][..places];
-                        mxrs_simd::vectorize_kernel(CorrelateTaps { g, layout: &layout, taps: &taps, image, dy, dw });
+                        mxrs_simd::vectorize_kernel(CorrelateTaps {
+                            g,
+                            layout: &layout,
+                            taps: &taps,
+                            image,
+                            dy,
+                            dw,
+                        });
                     }
                 }
             }

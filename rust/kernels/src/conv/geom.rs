@@ -101,7 +101,8 @@ impl ConvGeom {
                 )));
             }
             let full = g.out_dims[i].checked_sub(1).and_then(|n| n.checked_mul(g.stride[i]));
-            let full = full.and_then(|n| n.checked_add(reach(g.kernel[i], g.dilate[i]).ok()?)?.checked_add(adj));
+            let full =
+                full.and_then(|n| n.checked_add(reach(g.kernel[i], g.dilate[i]).ok()?)?.checked_add(adj));
             let out = full.and_then(|n| n.checked_sub(g.pad[i].checked_mul(2)?)).filter(|n| *n > 0);
             g.in_dims[i] = out.ok_or_else(|| {
                 Error::op(format!(
@@ -134,8 +135,7 @@ impl ConvGeom {
             dilate: three("dilate", window.dilate, n, 1)?,
             pad: three("pad", window.pad, n, 0)?,
         };
-        for (name, given) in
-            [("kernel", window.kernel), ("stride", window.stride), ("dilate", window.dilate)]
+        for (name, given) in [("kernel", window.kernel), ("stride", window.stride), ("dilate", window.dilate)]
         {
             if given.contains(&0) {
                 return Err(Error::op(format!("{name} {given:?} contains 0; 1 or more is allowed")));
@@ -153,16 +153,16 @@ impl ConvGeom {
     }
 
     fn check_sizes(&self) -> Result<()> {
-        let product =
-            |sizes: &[usize]| sizes.iter().try_fold(1usize, |n, d| n.checked_mul((*d).max(1)));
+        let product = |sizes: &[usize]| sizes.iter().try_fold(1usize, |n, d| n.checked_mul((*d).max(1)));
         let dims = |first: [usize; 2], dims: [usize; 3]| product(&[&first[..], &dims[..]].concat());
-        let padded: [usize; 3] = [0, 1, 2].map(|i| self.in_dims[i].saturating_add(self.pad[i].saturating_mul(2)));
+        let padded: [usize; 3] =
+            [0, 1, 2].map(|i| self.in_dims[i].saturating_add(self.pad[i].saturating_mul(2)));
         let all = [
             dims([self.batch, self.channels], padded),
             dims([self.batch, self.filters], self.out_dims),
             dims([self.filters, self.channels], self.kernel),
             // The panels of one image.
-            dims([self.channels, self.out_dims.iter().product()], self.kernel),
+            dims([self.channels, product(&self.out_dims).unwrap_or(usize::MAX)], self.kernel),
         ];
         if all.iter().all(|n| n.is_some_and(|n| n <= 1 << 58)) {
             return Ok(());

@@ -119,7 +119,11 @@ impl<T: Real> Source<T> for Patches<'_, T> {
         while line < lines.end {
             let (row, column) = (line / columns, line % columns);
             let len = (columns - column).min(lines.end - line);
-            runs.push(Run { line: line - lines.start, len, base: self.layout.row_base(self.g, row) + column });
+            runs.push(Run {
+                line: line - lines.start,
+                len,
+                base: self.layout.row_base(self.g, row) + column,
+            });
             line += len;
         }
         let taps = &self.taps[depth];

@@ -39,7 +39,14 @@ fn check_len(what: &str, len: usize, wanted: usize) {
 /// `y = conv(x, w) + bias`, or added to `y` with `accumulate`. Sizes as in [`ConvGeom`]; the bias has one number per filter.
 ///
 /// Panics where a slice's length differs from its geometry: callers have checked shapes.
-pub fn conv_forward<T: Conv>(g: &ConvGeom, x: &[T], w: &[T], bias: Option<&[T]>, accumulate: bool, y: &mut [T]) {
+pub fn conv_forward<T: Conv>(
+    g: &ConvGeom,
+    x: &[T],
+    w: &[T],
+    bias: Option<&[T]>,
+    accumulate: bool,
+    y: &mut [T],
+) {
     check_len("data", x.len(), g.data_len());
     check_len("weight", w.len(), g.weight_len());
     check_len("output", y.len(), g.out_len());
@@ -76,7 +83,14 @@ pub fn conv_bias_grad<T: Conv>(g: &ConvGeom, dy: &[T], accumulate: bool, db: &mu
 ///
 /// `x` is `(batch, g.filters, g.out_dims...)`, `w` `(g.filters, g.channels / groups, kernel...)`, `y`
 /// `(batch, g.channels, g.in_dims...)`, the bias has `g.channels` numbers.
-pub fn deconv_forward<T: Conv>(g: &ConvGeom, x: &[T], w: &[T], bias: Option<&[T]>, accumulate: bool, y: &mut [T]) {
+pub fn deconv_forward<T: Conv>(
+    g: &ConvGeom,
+    x: &[T],
+    w: &[T],
+    bias: Option<&[T]>,
+    accumulate: bool,
+    y: &mut [T],
+) {
     conv_data_grad(g, x, w, accumulate, y);
     if let Some(bias) = bias {
         check_len("bias", bias.len(), g.channels);

@@ -172,7 +172,9 @@ fn bad_geometries_are_refused() {
     let ok = (4, 4, 1);
     assert!(new(ok, &[5, 5], &[3, 3], &[0, 1], &[0, 0]).contains("stride [0, 1] contains 0"));
     assert!(new(ok, &[5, 5], &[3, 0], &[1, 1], &[0, 0]).contains("kernel [3, 0] contains 0"));
-    assert!(new(ok, &[2, 5], &[3, 3], &[1, 1], &[0, 0]).contains("reaches 3 elements; the padded input has 2"));
+    assert!(
+        new(ok, &[2, 5], &[3, 3], &[1, 1], &[0, 0]).contains("reaches 3 elements; the padded input has 2")
+    );
     assert!(new((4, 6, 4), &[5, 5], &[3, 3], &[1, 1], &[0, 0]).contains("num_group 4 does not divide"));
     assert!(new((4, 6, 0), &[5, 5], &[3, 3], &[1, 1], &[0, 0]).contains("num_group 0"));
     assert!(new((4, 0, 1), &[5, 5], &[3, 3], &[1, 1], &[0, 0]).contains("num_filter is 0"));

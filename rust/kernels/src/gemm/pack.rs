@@ -26,7 +26,7 @@ pub struct Strided<'a, T> {
 
 impl<'a, T: Real> Strided<'a, T> {
     /// The same numbers from line `first` on.
-    pub fn from_line(self, first: usize) -> Strided<'a, T> {
+    pub fn starting_at(self, first: usize) -> Strided<'a, T> {
         Strided { data: &self.data[(first * self.line_step).min(self.data.len())..], ..self }
     }
 }
@@ -88,6 +88,8 @@ fn transpose<T: Real>(data: &[T], step: usize, lines: usize, depth: usize, width
                 let at = (l + i) * step + p;
                 row.copy_from_slice(&data[at..at + N]);
             }
+            // Iterating over the square instead would hide the transposition from the compiler.
+            #[allow(clippy::needless_range_loop)]
             for q in 0..N {
                 let column: [T; N] = std::array::from_fn(|i| square[i][q]);
                 let at = (p + q) * width + l;
@@ -108,9 +110,10 @@ fn transpose<T: Real>(data: &[T], step: usize, lines: usize, depth: usize, width
     }
 }
 
+/// A cache line; read and written only through the slices made of it.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
-struct Line([u8; 64]);
+struct Line(#[allow(dead_code)] [u8; 64]);
 
 thread_local! {
     /// Buffers not in use, the most recently used last.

@@ -92,7 +92,7 @@ unsafe fn by_rows<T: Real>(
             let cols = STRETCH.min(n - j);
             with_buffer(m * cols, |sums: &mut [T]| {
                 sums.fill(T::ZERO);
-                mxrs_simd::vectorize_kernel(AddRows { a, b: b.from_line(j), m, cols, depth, sums });
+                mxrs_simd::vectorize_kernel(AddRows { a, b: b.starting_at(j), m, cols, depth, sums });
                 for i in 0..m {
                     for (q, sum) in sums[i * cols..(i + 1) * cols].iter().enumerate() {
                         // SAFETY: the place is in C and in this stretch.

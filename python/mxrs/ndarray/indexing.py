@@ -1,0 +1,597 @@
+"""`x[key]` and `x[key] = value`.
+
+Basic keys (integers, slices, `None`, `...`) that select one contiguous block give a view of the array's memory, all others a
+copy. Keys with index arrays follow NumPy: index arrays are broadcast together, and their dimensions stand where the
+first of them stood, or in front if a slice or `None` lies between them. Boolean arrays are masks. Indices known to the
+host are checked here; those in an NDArray are checked by the operator when it runs. A result without dimensions has
+shape `(1,)`, as everywhere in MXNet.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import _core
+from ._dtypes import NAMES, NP_DTYPES
+from ._lookup import OPS, op
+
+_Base = _core.NDArrayBase
+_window = _core.window
+_FULL = slice(None)
+_NUMBERS = (int, float, np.generic)
+
+
+class _Span(NamedTuple):
+    """A slice of an axis: `count` elements from `start` on, `step` apart."""
+
+    start: int
+    count: int
+    step: int
+
+    def is_full(self, extent: int) -> bool:
+        return self.count == extent and (self.step == 1 or extent <= 1)
+
+    def positions(self) -> np.ndarray:
+        return self.start + self.step * np.arange(self.count, dtype=np.int64)
+
+
+class _Key:
+    """A key sorted out against a shape.
+
+    `entries` holds, in the order of the key and with `...` spelled out, None for a new axis, an int, a `_Span`, or an index
+    array (a NumPy int64 array, or an NDArray whose values stay on the device).
+    """
+
+    def __init__(self, key: Any, shape: tuple[int, ...]):
+        items = key if isinstance(key, tuple) else (key,)
+        self.shape = shape
+        self.entries: list[Any] = []
+        self.advanced = False
+        expanded: list[Any] = []
+        for item in items:
+            expanded.extend(_classify(item))
+        used = sum(1 for e in expanded if e is not None and e is not Ellipsis)
+        ellipses = sum(1 for e in expanded if e is Ellipsis)
+        if ellipses > 1:
+            raise IndexError("an index can only have a single ellipsis ('...')")
+        if used > len(shape):
+            raise IndexError(f"too many indices ({used}) for array with {len(shape)} dimensions")
+        if not ellipses:
+            expanded.append(Ellipsis)
+        axis = 0
+        for item in expanded:
+            if item is None:
+                self.entries.append(None)
+            elif item is Ellipsis:
+                for _ in range(len(shape) - used):
+                    self.entries.append(_Span(0, shape[axis], 1))
+                    axis += 1
+            else:
+                self.entries.append(self._fit(item, axis))
+                axis += 1
+
+    def _fit(self, item: Any, axis: int) -> Any:
+        """An entry of the key against its axis: in bounds and not negative."""
+        extent = self.shape[axis]
+        if isinstance(item, slice):
+            try:
+                start, stop, step = item.indices(extent)
+            except ValueError as error:
+                raise IndexError(str(error)) from None
+            count = len(range(start, stop, step))
+            return _Span(start if count else 0, count, step if count > 1 else 1)
+        if isinstance(item, int):
+            return checked_index(item, axis, extent)
+        self.advanced = True
+        if isinstance(item, _Mask):
+            if item.extent != extent:
+                raise IndexError(
+                    f"boolean index did not match indexed array along axis {axis}; size of axis is {extent} but size of "
+                    f"corresponding boolean axis is {item.extent}"
+                )
+            return item.positions
+        if isinstance(item, np.ndarray):
+            if item.size:
+                low, high = item.min(), item.max()
+                if low < -extent or high >= extent:
+                    bad = low if low < -extent else high
+                    raise IndexError(f"index {bad} is out of bounds for axis {axis} with size {extent}")
+                if low < 0:
+                    item = np.where(item < 0, item + extent, item)
+            return item
+        return item
+
+    def axes(self) -> list[Any]:
+        """The entries of the array's own axes."""
+        return [e for e in self.entries if e is not None]
+
+
+class _Mask(NamedTuple):
+    """One axis of a boolean mask: where it is true, and how long the axis must be."""
+
+    positions: np.ndarray
+    extent: int
+
+
+def checked_index(index: int, axis: int, extent: int) -> int:
+    """A Python index as one that is not negative.
+
+    Raises
+    ------
+    IndexError
+        If it is out of bounds.
+    """
+    if not -extent <= index < extent:
+        raise IndexError(f"index {index} is out of bounds for axis {axis} with size {extent}")
+    return index + extent if index < 0 else index
+
+
+def _classify(item: Any) -> list[Any]:
+    """A part of a key in the forms that `_Key` works with; a mask becomes one part per axis."""
+    if item is None or item is Ellipsis or isinstance(item, slice):
+        return [item]
+    if isinstance(item, (int, np.integer)):
+        return [int(item)]
+    if isinstance(item, _Base):
+        return _mask(item.asnumpy()) if item.dtype is np.bool_ else [item]
+    if isinstance(item, (list, tuple, range, np.ndarray, np.bool_)):
+        try:
+            array = np.asarray(item)
+        except ValueError:
+            array = np.asarray(None)
+        if array.size == 0 and not isinstance(item, np.ndarray):
+            array = array.astype(np.int64)
+        if array.dtype == np.bool_ and array.ndim:
+            return _mask(array)
+        if array.dtype.kind in "iuf":
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise IndexError("an index array holds nan or inf")
+            return [array.astype(np.int64) if array.ndim else int(array)]
+    elif hasattr(item, "__index__"):
+        return [item.__index__()]
+    raise ValueError(
+        f"NDArray does not support slicing with key {item} of type {type(item)}; integers, slices, None, '...', lists, "
+        "and arrays of numbers or of bool are allowed"
+    )
+
+
+def _mask(mask: np.ndarray) -> list[_Mask]:
+    return [_Mask(where, extent) for where, extent in zip(mask.nonzero(), mask.shape)]
+
+
+def get_item(x: Any, key: Any) -> Any:
+    """`x[key]`; the body of `NDArray.__getitem__`."""
+    kind = type(key)
+    if kind is int:
+        target = _row(x, key)
+        return target
+    if kind is slice:
+        if key == _FULL:
+            return x
+        shape = x.shape
+        if shape:
+            start, stop, step = key.indices(shape[0]) if key.step != 0 else (0, 0, 0)
+            if step == 1:
+                return _rows(x, shape, start, stop)
+    elif kind is tuple and not key:
+        return x
+    parsed = _Key(key, x.shape)
+    if parsed.advanced:
+        return _get_advanced(x, parsed)
+    return _get_basic(x, parsed)
+
+
+def set_item(x: Any, key: Any, value: Any) -> None:
+    """`x[key] = value`; the body of `NDArray.__setitem__`."""
+    kind = type(key)
+    target = None
+    if kind is slice and key == _FULL or kind is tuple and not key:
+        target = x
+    elif kind is int and not _must_record(value):
+        target = _row(x, key)
+    if target is not None:
+        store(target, value)
+        return
+    parsed = _Key(key, x.shape)
+    if parsed.advanced:
+        _set_advanced(x, parsed, value)
+    else:
+        _set_basic(x, parsed, value)
+
+
+def _row(x: Any, index: int) -> Any:
+    shape = x.shape
+    if not shape:
+        raise IndexError("too many indices (1) for array with 0 dimensions")
+    extent = shape[0]
+    at = index + extent if index < 0 else index
+    if not 0 <= at < extent:
+        raise IndexError(f"index {index} is out of bounds for axis 0 with size {extent}")
+    return _window(x, at * (x.size // extent), shape[1:] or (1,))
+
+
+def _rows(x: Any, shape: tuple[int, ...], start: int, stop: int) -> Any:
+    count = stop - start
+    if count <= 0:
+        return _window(x, 0, (0, *shape[1:]))
+    return _window(x, start * (x.size // shape[0]), (count, *shape[1:]))
+
+
+def _must_record(value: Any) -> bool:
+    """Whether an assignment is part of a gradient: then it must be an operator on the whole array, not a write to a view."""
+    return isinstance(value, _Base) and _core.is_recording() and _core.is_linked(value)
+
+
+def _spans(parsed: _Key) -> list[_Span]:
+    """The block that a basic key selects, an integer being a span of one."""
+    return [e if isinstance(e, _Span) else _Span(e, 1, 1) for e in parsed.axes()]
+
+
+def _basic_shape(parsed: _Key) -> tuple[int, ...]:
+    shape = tuple(1 if e is None else e.count for e in parsed.entries if not isinstance(e, int))
+    return shape if shape or not parsed.shape else (1,)
+
+
+def _block_start(spans: list[_Span], shape: tuple[int, ...]) -> int | None:
+    """Where the block begins in row-major order if it is contiguous, else None."""
+    skip, stride, partial = 0, 1, False
+    for span, extent in zip(reversed(spans), reversed(shape)):
+        if partial and span.count != 1:
+            return None
+        if not partial and not span.is_full(extent):
+            if span.step != 1:
+                return None
+            partial = True
+        skip += span.start * stride
+        stride *= extent
+    return skip
+
+
+def _bounds(spans: list[_Span]) -> dict[str, tuple[int | None, ...]]:
+    """The arguments of the slicing operators for a block that is not empty."""
+    ends = []
+    for start, count, step in spans:
+        end = start + (count - 1) * step + (1 if step > 0 else -1)
+        ends.append(None if end < 0 else end)
+    return {
+        "begin": tuple(s.start for s in spans),
+        "end": tuple(ends),
+        "step": tuple(s.step for s in spans),
+    }
+
+
+def _get_basic(x: Any, parsed: _Key) -> Any:
+    spans, out_shape = _spans(parsed), _basic_shape(parsed)
+    if 0 in out_shape:
+        return _window(x, 0, out_shape)
+    start = _block_start(spans, parsed.shape)
+    if start is not None:
+        return _window(x, start, out_shape)
+    block = op("slice")(x, **_bounds(spans))
+    return block if block.shape == out_shape else _window(block, 0, out_shape)
+
+
+def _set_basic(x: Any, parsed: _Key, value: Any) -> None:
+    spans, out_shape = _spans(parsed), _basic_shape(parsed)
+    if 0 in out_shape:
+        return
+    start = _block_start(spans, parsed.shape)
+    if start is not None and not _must_record(value):
+        store(_window(x, start, out_shape), value)
+        return
+    if isinstance(value, _NUMBERS):
+        op("_slice_assign_scalar")(x, scalar=_plain(value), **_bounds(spans), out=x)
+        return
+    value = fitted(value, out_shape, x)
+    block = tuple(s.count for s in spans)
+    if value.shape != block:
+        value = _window(value, 0, block)
+    op("_slice_assign")(x, value, **_bounds(spans), out=x)
+
+
+class _Gather(NamedTuple):
+    """Where the elements of an advanced key lie.
+
+    `indices` has shape `(k, *lead)`: row i holds the positions on axis i. The axes from k on are taken whole. `shape` is the
+    result's shape with new axes, whose elements are in the order of `(*lead, *rest)`.
+    """
+
+    indices: np.ndarray
+    shape: tuple[int, ...]
+
+
+def _host(entry: Any) -> Any:
+    """An index array as NumPy's."""
+    return entry.asnumpy().astype(np.int64) if isinstance(entry, _Base) else entry
+
+
+def _plan(parsed: _Key, depth: int) -> _Gather:
+    """Positions for the first `depth` axes, which contain every index array; later ones are full slices."""
+    arrays_at = [
+        i for i, e in enumerate(parsed.entries) if e is not None and not isinstance(e, _Span)
+    ]  # with an index array in the key, integers count as such
+    arrays = [np.asarray(parsed.entries[i], np.int64) for i in arrays_at]
+    try:
+        together = np.broadcast_shapes(*(a.shape for a in arrays))
+    except ValueError:
+        shapes = " ".join(str(a.shape) for a in arrays)
+        raise IndexError(f"shape mismatch: indexing arrays could not be broadcast together with shapes {shapes}") from None
+    adjacent = arrays_at[-1] - arrays_at[0] + 1 == len(arrays_at)
+    before = arrays_at[0] if adjacent else 0
+    # The result's dimensions in order: those of slices in front, the index arrays' own, those of the other slices.
+    lead: list[int] = []
+    shape: list[int] = []
+    place: dict[int, int] = {}
+    axis, block_at = 0, -1
+    for i, entry in enumerate(parsed.entries):
+        if i == before or (block_at < 0 and not adjacent):
+            block_at = len(lead)
+            lead.extend(together)
+            shape.extend(together)
+        if entry is None:
+            shape.append(1)
+            continue
+        if isinstance(entry, _Span):
+            if axis < depth:
+                place[axis] = len(lead)
+                lead.append(entry.count)
+            shape.append(entry.count)
+        axis += 1
+    indices = np.empty((depth, *lead), np.int64)
+    taken = iter(arrays)
+    for axis, entry in enumerate(parsed.axes()):
+        if axis >= depth:
+            break
+        dims = [1] * len(lead)
+        if isinstance(entry, _Span):
+            dims[place[axis]] = entry.count
+            indices[axis] = entry.positions().reshape(dims)
+        else:
+            array = np.broadcast_to(next(taken), together)
+            dims[block_at : block_at + len(together)] = together
+            indices[axis] = array.reshape(dims)
+    return _Gather(indices, tuple(shape) or (1,))
+
+
+def _depth(parsed: _Key, whole_slices: bool) -> int:
+    """How many axes need positions: up to the last index array or, if asked for, the last partial slice."""
+    last = 0
+    for axis, entry in enumerate(parsed.axes()):
+        if not isinstance(entry, _Span) or (whole_slices and not entry.is_full(parsed.shape[axis])):
+            last = axis + 1
+    return last
+
+
+def _device_indices(parsed: _Key) -> Any:
+    """The stacked indices of a key of NDArrays of one shape on the leading axes, or None for any other key.
+
+    These need not come to the host: the operator checks them when it runs.
+    """
+    arrays: list[Any] = []
+    for axis, entry in enumerate(parsed.entries):
+        if isinstance(entry, _Base):
+            if len(arrays) != axis or (arrays and entry.shape != arrays[0].shape):
+                return None
+            arrays.append(entry)
+        elif not isinstance(entry, _Span) or not entry.is_full(parsed.shape[axis]):
+            return None
+    if not arrays or 0 in arrays[0].shape:
+        return None
+    arrays = [a.detach() for a in arrays]
+    if len(arrays) == 1:
+        return _window(arrays[0], 0, (1, *arrays[0].shape))
+    if any(a.dtype is not arrays[0].dtype for a in arrays):
+        arrays = [op("Cast")(a, dtype="int64") for a in arrays]
+    return op("stack")(*arrays, axis=0)
+
+
+def _to_device(indices: np.ndarray, like: Any) -> Any:
+    return _core.from_buffer(np.ascontiguousarray(indices), 6, indices.shape, like._device)
+
+
+def _get_advanced(x: Any, parsed: _Key) -> Any:
+    indices = _device_indices(parsed)
+    if indices is not None:
+        return op("gather_nd")(x, indices)
+    # Slices behind the last index array are cut first; those before it become positions.
+    depth = _depth(parsed, whole_slices=False)
+    axes = parsed.axes()
+    if any(not e.is_full(parsed.shape[i]) for i, e in enumerate(axes[depth:], depth)):
+        x = get_item(x, (*[_FULL] * depth, *(_as_slice(e) for e in axes[depth:])))
+    parsed.entries = [_host(e) for e in parsed.entries]
+    axes = parsed.axes()
+    indexed = [i for i, e in enumerate(axes) if not isinstance(e, _Span)]
+    if len(indexed) == 1 and all(e.is_full(parsed.shape[i]) for i, e in enumerate(axes[:depth]) if i not in indexed):
+        axis = indexed[0]
+        shape = tuple(
+            extent
+            for e in parsed.entries
+            for extent in ((1,) if e is None else (e.count,) if isinstance(e, _Span) else e.shape)
+        )
+        if 0 in shape:
+            return _nothing(x, shape)
+        result = op("take")(x, _to_device(axes[axis], x), axis=axis, mode="clip")
+    else:
+        plan = _plan(parsed, depth)
+        shape = plan.shape
+        if 0 in shape:
+            return _nothing(x, shape)
+        result = op("gather_nd")(x, _to_device(plan.indices, x))
+    return result if result.shape == shape else _window(result, 0, shape)
+
+
+def _as_slice(span: _Span) -> slice:
+    end: int | None = span.start + span.count * span.step
+    return slice(span.start, None if end is not None and end < 0 else end, span.step)
+
+
+def _nothing(x: Any, shape: tuple[int, ...]) -> Any:
+    """A result without elements."""
+    return _core.from_buffer(b"", x._type_flag, shape, x._device)
+
+
+def _set_advanced(x: Any, parsed: _Key, value: Any) -> None:
+    indices = _device_indices(parsed)
+    if indices is not None:
+        shape = lead = (*indices.shape[1:], *parsed.shape[indices.shape[0] :])
+    else:
+        parsed.entries = [_host(e) for e in parsed.entries]
+        depth = _depth(parsed, whole_slices=True)
+        plan = _plan(parsed, depth)
+        shape = plan.shape
+        if 0 in shape:
+            return
+        indices = _to_device(plan.indices, x)
+        lead = (*plan.indices.shape[1:], *parsed.shape[depth:])
+    if isinstance(value, _NUMBERS):
+        filled = _core.ops["_full"](shape=lead, value=_plain(value), dtype=NAMES[x._type_flag])
+        value = _on(filled, x)
+    else:
+        value = fitted(value, shape, x)
+        if value.shape != lead:
+            value = _window(value, 0, lead)
+    op("_scatter_set_nd")(x, value, indices, shape=x.shape, out=x)
+
+
+def _plain(value: Any) -> float | int:
+    """A Python or NumPy number as Python's."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _on(value: Any, like: Any) -> Any:
+    return value if value._device == like._device else _core.copy_to_context(value, like._device)
+
+
+def store(target: Any, value: Any) -> None:
+    """Writes `value`, broadcast and cast, into all of `target`."""
+    if isinstance(value, _NUMBERS):
+        OPS["_full"](shape=target.shape, value=_plain(value), dtype=NAMES[target._type_flag], out=target)
+        return
+    shape = target.shape
+    if not isinstance(value, _Base):
+        value = _converted(value, target)
+    if value.shape != shape:
+        if 0 in shape:
+            return
+        value = _broadcast(value, shape)
+    if value._type_flag == target._type_flag:
+        if not _core.same_memory(value, target):
+            OPS["_copyto"](value, out=target)
+    else:
+        OPS["Cast"](value, dtype=NAMES[target._type_flag], out=target)
+
+
+def fitted(value: Any, shape: tuple[int, ...], like: Any) -> Any:
+    """`value` as an array of `shape` with the element type and on the context of `like`."""
+    if not isinstance(value, _Base):
+        value = _converted(value, like)
+    if value.shape != shape:
+        value = _broadcast(value, shape)
+    if value._type_flag != like._type_flag:
+        value = OPS["Cast"](value, dtype=NAMES[like._type_flag])
+    return _on(value, like)
+
+
+def _converted(value: Any, like: Any) -> Any:
+    """An array of a list, tuple, NumPy array or the like."""
+    try:
+        array = np.asarray(value, dtype=NP_DTYPES[like._type_flag], order="C")
+    except (TypeError, ValueError):
+        array = None
+    if array is None or isinstance(value, (str, bytes)):
+        name = type(like).__name__
+        raise TypeError(f"{name} does not support assignment with non-array-like object {value} of type {type(value)}")
+    return _core.from_buffer(array, like._type_flag, array.shape, like._device)
+
+
+def _broadcast(value: Any, shape: tuple[int, ...]) -> Any:
+    """`value` repeated to `shape`; dimensions of 1 in front that `shape` has not are dropped."""
+    given = value.shape
+    own = given
+    while len(own) > len(shape) and own[0] == 1:
+        own = own[1:]
+    own = (1,) * (len(shape) - len(own)) + own
+    if len(own) != len(shape) or any(a not in (1, b) for a, b in zip(own, shape)):
+        raise ValueError(
+            "operands could not be broadcast together with remapped shapes[original->remapped]: "
+            f"{given} and requested shape {shape}"
+        )
+    if own != given:
+        value = _window(value, 0, own)
+    return value if own == shape else op("broadcast_to")(value, shape=shape)
+
+
+def reshaped(shape: tuple[int, ...], codes: tuple[int, ...], reverse: bool = False) -> tuple[int, ...]:
+    """The shape that MXNet's codes make of `shape`.
+
+    A code that is a positive number is that extent; 0 keeps the dimension, -1 (once) takes what is left, -2 keeps all
+    remaining dimensions, -3 merges the next two, and -4, a, b splits one into a and b, one of which may be -1. With `reverse`
+    codes and dimensions are matched from the right, and the group of -4 is written backwards.
+
+    Raises
+    ------
+    ValueError
+        For codes that do not fit, or if the number of elements would change.
+    """
+    given, wanted = tuple(shape), codes
+    if reverse:
+        shape, codes = shape[::-1], codes[::-1]
+    out: list[int] = []
+    unknown = -1
+    at, i = 0, 0
+
+    def fail(reason: str) -> ValueError:
+        return ValueError(f"cannot reshape an array of shape {given} with shape={wanted}: {reason}")
+
+    def take() -> int:
+        nonlocal at
+        if at >= len(shape):
+            raise fail(f"code {codes[i]} needs a dimension that the array does not have")
+        at += 1
+        return shape[at - 1]
+
+    while i < len(codes):
+        code = codes[i]
+        if code == 0:
+            out.append(take())
+        elif code == -1:
+            if unknown >= 0:
+                raise fail("only one dimension can be -1")
+            unknown = len(out)
+            out.append(1)
+            at += 1
+        elif code == -2:
+            out.extend(shape[at:])
+            at = max(at, len(shape))
+        elif code == -3:
+            out.append(take() * take())
+        elif code == -4:
+            if i + 2 >= len(codes):
+                raise fail("code -4 is followed by the two extents it makes")
+            whole, first, second = take(), codes[i + 1], codes[i + 2]
+            if first == -1 and second > 0:
+                first = whole // second
+            elif second == -1 and first > 0:
+                second = whole // first
+            if first <= 0 or second <= 0 or first * second != whole:
+                raise fail(f"a dimension of {whole} cannot be split into {codes[i + 1]} and {codes[i + 2]}")
+            out.extend((first, second))
+            i += 2
+        elif code > 0:
+            out.append(code)
+            at += 1
+        else:
+            raise fail(f"{code} is not a code; 0, -1, -2, -3 and -4 are")
+        i += 1
+    size = math.prod(shape)
+    if unknown >= 0:
+        known = math.prod(out)
+        if known == 0 or size % known:
+            raise fail(f"{size} elements cannot be divided into groups of {known}")
+        out[unknown] = size // known
+    if math.prod(out) != size:
+        raise fail(f"it has {size} elements")
+    return tuple(out[::-1] if reverse else out)
