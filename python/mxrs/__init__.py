@@ -25,7 +25,14 @@ from . import ndarray
 nd = ndarray
 
 #: Short names of modules.
-_ALIASES = {"init": "initializer", "nd": "ndarray", "rnd": "random", "kv": "kvstore", "sym": "symbol", "mod": "module"}
+_ALIASES = {
+    "init": "initializer",
+    "nd": "ndarray",
+    "rnd": "random",
+    "kv": "kvstore",
+    "sym": "symbol",
+    "mod": "module",
+}
 _MODULES = {
     "attribute",
     "autograd",

@@ -117,7 +117,9 @@ def mark_variables(
     xs, gs = _list(variables), _list(gradients)
     reqs = [grad_reqs] * len(xs) if isinstance(grad_reqs, str) else list(grad_reqs)
     if not len(xs) == len(gs) == len(reqs):
-        raise ValueError(f"mark_variables: {len(xs)} variables, {len(gs)} gradients and {len(reqs)} grad_reqs")
+        raise ValueError(
+            f"mark_variables: {len(xs)} variables, {len(gs)} gradients and {len(reqs)} grad_reqs"
+        )
     for x, g, req in zip(xs, gs, reqs, strict=True):
         _core.mark_variable(x, g, req)
 
@@ -205,10 +207,11 @@ class Function:
     >>> class Cube(mx.autograd.Function):
     ...     def forward(self, x):
     ...         self.save_for_backward(x)
-    ...         return x ** 3
+    ...         return x**3
+    ...
     ...     def backward(self, dy):
     ...         (x,) = self.saved_tensors
-    ...         return 3 * x ** 2 * dy
+    ...         return 3 * x**2 * dy
     """
 
     def __init__(self) -> None:

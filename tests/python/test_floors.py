@@ -39,12 +39,15 @@ CRATES = [
     if member != "."
 ]
 
-MAY_BE_UNSAFE = {"simd", "kernels", "memory", "device", "py", "engine", "lanes"}
+MAY_BE_UNSAFE = {"simd", "formula", "kernels", "memory", "device", "py", "engine", "lanes"}
+# The two files of other rooms in which granted memory becomes slices; everything else there goes through them.
+UNSAFE_FILES = {"rust/src/ops/kernel.rs", "rust/src/array/handle.rs"}
 
 # Python's floors from the ground up; rooms of one floor may know each other.
 PYTHON_FLOORS: list[set[str]] = [
     {"_core", "_version", "libinfo"},
-    {"base", "error", "log", "util", "name", "attribute", "registry", "context", "device", "runtime"},
+    {"base", "error", "log", "name", "attribute", "registry", "context", "device", "runtime"},
+    {"util"},
     {"ndarray", "nd", "random", "autograd", "engine", "dlpack", "profiler", "storage"},
     {"symbol", "sym", "executor", "cached_op"},
     {"numpy", "np", "numpy_extension", "npx"},
@@ -54,7 +57,7 @@ PYTHON_FLOORS: list[set[str]] = [
     {"executor_manager", "model", "module", "mod", "rnn"},
     {"contrib", "amp"},
     {"test_utils", "horovod"},
-    {"compat", "install", "cli", "launch", "run", "__main__"},
+    {"_alias", "compat", "install", "cli", "launch", "run", "__main__"},
 ]
 
 LONGEST_FILE = 600
@@ -232,7 +235,8 @@ def test_unsafe_stays_in_its_rooms_and_gives_reasons() -> None:
         text = path.read_text()
         if path.name == "lib.rs" and path.parent.parent.name in CRATES:
             room = path.parent.parent.name
-        if room not in MAY_BE_UNSAFE and re.search(r"\bunsafe\b", strip_rust(text)):
+        allowed = room in MAY_BE_UNSAFE or _name(path) in UNSAFE_FILES
+        if not allowed and re.search(r"\bunsafe\b", strip_rust(text)):
             bad.append(f"{_name(path)}: `unsafe` is not allowed in {room}")
         bad += [f"{_name(path)}:{n}: unsafe without a SAFETY comment" for n in unsafe_without_reason(text)]
     assert not bad, "\n" + "\n".join(bad)

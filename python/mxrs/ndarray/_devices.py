@@ -6,18 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import _core
-from ..context import Context
+from ..context import Context, _of
 
-_NAMES = {1: "cpu", 2: "gpu", 3: "cpu_pinned", 5: "cpu_shared"}
-_CONTEXTS: dict[tuple[int, int], Context] = {}
-
-
-def context_of(device: tuple[int, int]) -> Context:
-    """The `Context` of a pair; the same object every time."""
-    found = _CONTEXTS.get(device)
-    if found is None:
-        found = _CONTEXTS[device] = Context(_NAMES[device[0]], device[1])
-    return found
+#: The `Context` of a pair; the same object every time.
+context_of: Callable[[tuple[int, int]], Context] = _of
 
 
 def device_of(ctx: Any) -> tuple[int, int] | None:
@@ -35,9 +27,9 @@ def device_of(ctx: Any) -> tuple[int, int] | None:
     if isinstance(ctx, str):
         name, _, rest = ctx.partition("(")
         number = rest.rstrip(")").strip()
-        for kind, known in _NAMES.items():
-            if name.strip() == known and (not number or number.isdigit()):
-                return kind, int(number or 0)
+        kind = Context.devstr2type.get(name.strip())
+        if kind is not None and (not number or number.isdigit()):
+            return kind, int(number or 0)
     raise TypeError(f"ctx = {ctx!r} is not a context; mx.cpu(), mx.gpu(0) and the like are allowed")
 
 

@@ -1,7 +1,7 @@
 """Finding operators of the core by name.
 
-Operators are looked up when they are called, so that a function whose operator is missing raises an error that
-names it instead of failing at import. What the operators do stands in the core's records.
+Operators are looked up when they are called, so that a function whose operator is missing raises an error
+that names it instead of failing at import. What the operators do stands in the core's records.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ def op(name: str) -> Callable[..., Any]:
     """
     found = OPS.get(name)
     if found is None:
-        raise NotImplementedError(f"the operator {name} is not built in this version of mxrs{close_names(name)}")
+        raise NotImplementedError(
+            f"the operator {name} is not built in this version of mxrs{close_names(name)}"
+        )
     return found
 
 
@@ -50,6 +52,6 @@ def absent(module: str, name: str, operator: str) -> AttributeError:
     if name.startswith("__"):
         return AttributeError(f"module {module!r} has no attribute {name!r}")
     return AttributeError(
-        f"module {module!r} has no attribute {name!r}: no operator {operator} is built in this version of mxrs"
-        + close_names(operator)
+        f"module {module!r} has no attribute {name!r}: no operator {operator} is built in this version"
+        " of mxrs" + close_names(operator)
     )

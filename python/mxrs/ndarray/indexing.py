@@ -1,15 +1,14 @@
 """`x[key]` and `x[key] = value`.
 
-Basic keys (integers, slices, `None`, `...`) that select one contiguous block give a view of the array's memory, all others a
-copy. Keys with index arrays follow NumPy: index arrays are broadcast together, and their dimensions stand where the
-first of them stood, or in front if a slice or `None` lies between them. Boolean arrays are masks. Indices known to the
-host are checked here; those in an NDArray are checked by the operator when it runs. A result without dimensions has
-shape `(1,)`, as everywhere in MXNet.
+Basic keys (integers, slices, `None`, `...`) that select one contiguous block give a view of the array's
+memory, all others a copy. Keys with index arrays follow NumPy: index arrays are broadcast together, and their
+dimensions stand where the first of them stood, or in front if a slice or `None` lies between them. Boolean
+arrays are masks. Indices known to the host are checked here; those in an NDArray are checked by the operator
+when it runs. A result without dimensions has shape `(1,)`, as everywhere in MXNet.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +16,7 @@ import numpy as np
 from .. import _core
 from ._dtypes import NAMES, NP_DTYPES
 from ._lookup import OPS, op
+from .interop import from_values
 
 _Base = _core.NDArrayBase
 _window = _core.window
@@ -25,24 +25,24 @@ _NUMBERS = (int, float, np.generic)
 
 
 class _Span(NamedTuple):
-    """A slice of an axis: `count` elements from `start` on, `step` apart."""
+    """A slice of an axis: `extent` elements from `start` on, `step` apart."""
 
     start: int
-    count: int
+    extent: int
     step: int
 
     def is_full(self, extent: int) -> bool:
-        return self.count == extent and (self.step == 1 or extent <= 1)
+        return self.extent == extent and (self.step == 1 or extent <= 1)
 
     def positions(self) -> np.ndarray:
-        return self.start + self.step * np.arange(self.count, dtype=np.int64)
+        return self.start + self.step * np.arange(self.extent, dtype=np.int64)
 
 
 class _Key:
     """A key sorted out against a shape.
 
-    `entries` holds, in the order of the key and with `...` spelled out, None for a new axis, an int, a `_Span`, or an index
-    array (a NumPy int64 array, or an NDArray whose values stay on the device).
+    `entries` holds, in the order of the key and with `...` spelled out, None for a new axis, an int, a
+    `_Span`, or an index array (a NumPy int64 array, or an NDArray whose values stay on the device).
     """
 
     def __init__(self, key: Any, shape: tuple[int, ...]):
@@ -89,8 +89,8 @@ class _Key:
         if isinstance(item, _Mask):
             if item.extent != extent:
                 raise IndexError(
-                    f"boolean index did not match indexed array along axis {axis}; size of axis is {extent} but size of "
-                    f"corresponding boolean axis is {item.extent}"
+                    f"boolean index did not match indexed array along axis {axis}; size of axis is "
+                    f"{extent} but size of corresponding boolean axis is {item.extent}"
                 )
             return item.positions
         if isinstance(item, np.ndarray):
@@ -153,8 +153,8 @@ def _classify(item: Any) -> list[Any]:
     elif hasattr(item, "__index__"):
         return [item.__index__()]
     raise ValueError(
-        f"NDArray does not support slicing with key {item} of type {type(item)}; integers, slices, None, '...', lists, "
-        "and arrays of numbers or of bool are allowed"
+        f"NDArray does not support slicing with key {item} of type {type(item)}; integers, slices, None, "
+        "'...', lists, and arrays of numbers or of bool are allowed"
     )
 
 
@@ -166,8 +166,7 @@ def get_item(x: Any, key: Any) -> Any:
     """`x[key]`; the body of `NDArray.__getitem__`."""
     kind = type(key)
     if kind is int:
-        target = _row(x, key)
-        return target
+        return _row(x, key)
     if kind is slice:
         if key == _FULL:
             return x
@@ -176,30 +175,38 @@ def get_item(x: Any, key: Any) -> Any:
             start, stop, step = key.indices(shape[0]) if key.step != 0 else (0, 0, 0)
             if step == 1:
                 return _rows(x, shape, start, stop)
-    elif kind is tuple and not key:
-        return x
+    elif kind is tuple:
+        if not key:
+            return x
+        block = _block(key, x.shape)
+        if block is not None:
+            return _get_block(x, *block)
     parsed = _Key(key, x.shape)
     if parsed.advanced:
         return _get_advanced(x, parsed)
-    return _get_basic(x, parsed)
+    return _get_block(x, *_basic(parsed))
 
 
 def set_item(x: Any, key: Any, value: Any) -> None:
     """`x[key] = value`; the body of `NDArray.__setitem__`."""
     kind = type(key)
     target = None
-    if kind is slice and key == _FULL or kind is tuple and not key:
+    if (kind is slice and key == _FULL) or (kind is tuple and not key):
         target = x
     elif kind is int and not _must_record(value):
         target = _row(x, key)
     if target is not None:
         store(target, value)
         return
+    block = _block(key, x.shape) if kind is tuple else None
+    if block is not None:
+        _set_block(x, *block, value)
+        return
     parsed = _Key(key, x.shape)
     if parsed.advanced:
         _set_advanced(x, parsed, value)
     else:
-        _set_basic(x, parsed, value)
+        _set_block(x, *_basic(parsed), value)
 
 
 def _row(x: Any, index: int) -> Any:
@@ -221,31 +228,61 @@ def _rows(x: Any, shape: tuple[int, ...], start: int, stop: int) -> Any:
 
 
 def _must_record(value: Any) -> bool:
-    """Whether an assignment is part of a gradient: then it must be an operator on the whole array, not a write to a view."""
+    """Whether an assignment is part of a gradient: then it must be an operator on the whole array, not a
+    write to a view.
+    """
     return isinstance(value, _Base) and _core.is_recording() and _core.is_linked(value)
 
 
-def _spans(parsed: _Key) -> list[_Span]:
-    """The block that a basic key selects, an integer being a span of one."""
-    return [e if isinstance(e, _Span) else _Span(e, 1, 1) for e in parsed.axes()]
+def _block(key: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[list[_Span], tuple[int, ...]] | None:
+    """What a key of integers and slices alone selects, and the result's shape; None for any other key.
+
+    Such keys are by far the most common ones, so they do not go through `_Key`.
+    """
+    if len(key) > len(shape):
+        return None
+    spans: list[_Span] = []
+    out: list[int] = []
+    for item, extent in zip(key, shape):
+        kind = type(item)
+        if kind is int:
+            spans.append(_Span(checked_index(item, len(spans), extent), 1, 1))
+        elif kind is slice and item.step != 0:
+            if item == _FULL:
+                span = _Span(0, extent, 1)
+            else:
+                start, stop, step = item.indices(extent)
+                count = len(range(start, stop, step))
+                span = _Span(start if count else 0, count, step if count > 1 else 1)
+            spans.append(span)
+            out.append(span.extent)
+        else:
+            return None
+    for extent in shape[len(key) :]:
+        spans.append(_Span(0, extent, 1))
+        out.append(extent)
+    return spans, tuple(out) or (1,)
 
 
-def _basic_shape(parsed: _Key) -> tuple[int, ...]:
-    shape = tuple(1 if e is None else e.count for e in parsed.entries if not isinstance(e, int))
-    return shape if shape or not parsed.shape else (1,)
+def _basic(parsed: _Key) -> tuple[list[_Span], tuple[int, ...]]:
+    """What a basic key selects (an integer being a span of one), and the result's shape."""
+    spans = [e if isinstance(e, _Span) else _Span(e, 1, 1) for e in parsed.axes()]
+    shape = tuple(1 if e is None else e.extent for e in parsed.entries if not isinstance(e, int))
+    return spans, shape if shape or not parsed.shape else (1,)
 
 
 def _block_start(spans: list[_Span], shape: tuple[int, ...]) -> int | None:
     """Where the block begins in row-major order if it is contiguous, else None."""
     skip, stride, partial = 0, 1, False
-    for span, extent in zip(reversed(spans), reversed(shape)):
-        if partial and span.count != 1:
-            return None
-        if not partial and not span.is_full(extent):
-            if span.step != 1:
+    for (start, count, step), extent in zip(reversed(spans), reversed(shape)):
+        if partial:
+            if count != 1:
+                return None
+        elif count != extent or (step != 1 and extent > 1):
+            if step != 1:
                 return None
             partial = True
-        skip += span.start * stride
+        skip += start * stride
         stride *= extent
     return skip
 
@@ -263,22 +300,20 @@ def _bounds(spans: list[_Span]) -> dict[str, tuple[int | None, ...]]:
     }
 
 
-def _get_basic(x: Any, parsed: _Key) -> Any:
-    spans, out_shape = _spans(parsed), _basic_shape(parsed)
+def _get_block(x: Any, spans: list[_Span], out_shape: tuple[int, ...]) -> Any:
     if 0 in out_shape:
         return _window(x, 0, out_shape)
-    start = _block_start(spans, parsed.shape)
+    start = _block_start(spans, x.shape)
     if start is not None:
         return _window(x, start, out_shape)
     block = op("slice")(x, **_bounds(spans))
     return block if block.shape == out_shape else _window(block, 0, out_shape)
 
 
-def _set_basic(x: Any, parsed: _Key, value: Any) -> None:
-    spans, out_shape = _spans(parsed), _basic_shape(parsed)
+def _set_block(x: Any, spans: list[_Span], out_shape: tuple[int, ...], value: Any) -> None:
     if 0 in out_shape:
         return
-    start = _block_start(spans, parsed.shape)
+    start = _block_start(spans, x.shape)
     if start is not None and not _must_record(value):
         store(_window(x, start, out_shape), value)
         return
@@ -286,7 +321,7 @@ def _set_basic(x: Any, parsed: _Key, value: Any) -> None:
         op("_slice_assign_scalar")(x, scalar=_plain(value), **_bounds(spans), out=x)
         return
     value = fitted(value, out_shape, x)
-    block = tuple(s.count for s in spans)
+    block = tuple(s.extent for s in spans)
     if value.shape != block:
         value = _window(value, 0, block)
     op("_slice_assign")(x, value, **_bounds(spans), out=x)
@@ -295,8 +330,8 @@ def _set_basic(x: Any, parsed: _Key, value: Any) -> None:
 class _Gather(NamedTuple):
     """Where the elements of an advanced key lie.
 
-    `indices` has shape `(k, *lead)`: row i holds the positions on axis i. The axes from k on are taken whole. `shape` is the
-    result's shape with new axes, whose elements are in the order of `(*lead, *rest)`.
+    `indices` has shape `(k, *lead)`: row i holds the positions on axis i. The axes from k on are taken whole.
+    `shape` is the result's shape with new axes, whose elements are in the order of `(*lead, *rest)`.
     """
 
     indices: np.ndarray
@@ -318,10 +353,13 @@ def _plan(parsed: _Key, depth: int) -> _Gather:
         together = np.broadcast_shapes(*(a.shape for a in arrays))
     except ValueError:
         shapes = " ".join(str(a.shape) for a in arrays)
-        raise IndexError(f"shape mismatch: indexing arrays could not be broadcast together with shapes {shapes}") from None
+        raise IndexError(
+            f"shape mismatch: indexing arrays could not be broadcast together with shapes {shapes}"
+        ) from None
     adjacent = arrays_at[-1] - arrays_at[0] + 1 == len(arrays_at)
     before = arrays_at[0] if adjacent else 0
-    # The result's dimensions in order: those of slices in front, the index arrays' own, those of the other slices.
+    # The result's dimensions in order: those of slices in front, the index arrays' own, those of the other
+    # slices.
     lead: list[int] = []
     shape: list[int] = []
     place: dict[int, int] = {}
@@ -337,8 +375,8 @@ def _plan(parsed: _Key, depth: int) -> _Gather:
         if isinstance(entry, _Span):
             if axis < depth:
                 place[axis] = len(lead)
-                lead.append(entry.count)
-            shape.append(entry.count)
+                lead.append(entry.extent)
+            shape.append(entry.extent)
         axis += 1
     indices = np.empty((depth, *lead), np.int64)
     taken = iter(arrays)
@@ -347,7 +385,7 @@ def _plan(parsed: _Key, depth: int) -> _Gather:
             break
         dims = [1] * len(lead)
         if isinstance(entry, _Span):
-            dims[place[axis]] = entry.count
+            dims[place[axis]] = entry.extent
             indices[axis] = entry.positions().reshape(dims)
         else:
             array = np.broadcast_to(next(taken), together)
@@ -389,7 +427,7 @@ def _device_indices(parsed: _Key) -> Any:
 
 
 def _to_device(indices: np.ndarray, like: Any) -> Any:
-    return _core.from_buffer(np.ascontiguousarray(indices), 6, indices.shape, like._device)
+    return from_values(np.asarray(indices, order="C"), 6, like._device)
 
 
 def _get_advanced(x: Any, parsed: _Key) -> Any:
@@ -404,12 +442,14 @@ def _get_advanced(x: Any, parsed: _Key) -> Any:
     parsed.entries = [_host(e) for e in parsed.entries]
     axes = parsed.axes()
     indexed = [i for i, e in enumerate(axes) if not isinstance(e, _Span)]
-    if len(indexed) == 1 and all(e.is_full(parsed.shape[i]) for i, e in enumerate(axes[:depth]) if i not in indexed):
+    if len(indexed) == 1 and all(
+        e.is_full(parsed.shape[i]) for i, e in enumerate(axes[:depth]) if i not in indexed
+    ):
         axis = indexed[0]
         shape = tuple(
             extent
             for e in parsed.entries
-            for extent in ((1,) if e is None else (e.count,) if isinstance(e, _Span) else e.shape)
+            for extent in ((1,) if e is None else (e.extent,) if isinstance(e, _Span) else e.shape)
         )
         if 0 in shape:
             return _nothing(x, shape)
@@ -424,7 +464,7 @@ def _get_advanced(x: Any, parsed: _Key) -> Any:
 
 
 def _as_slice(span: _Span) -> slice:
-    end: int | None = span.start + span.count * span.step
+    end: int | None = span.start + span.extent * span.step
     return slice(span.start, None if end is not None and end < 0 else end, span.step)
 
 
@@ -503,8 +543,10 @@ def _converted(value: Any, like: Any) -> Any:
         array = None
     if array is None or isinstance(value, (str, bytes)):
         name = type(like).__name__
-        raise TypeError(f"{name} does not support assignment with non-array-like object {value} of type {type(value)}")
-    return _core.from_buffer(array, like._type_flag, array.shape, like._device)
+        raise TypeError(
+            f"{name} does not support assignment with non-array-like object {value} of type {type(value)}"
+        )
+    return from_values(array, like._type_flag, like._device)
 
 
 def _broadcast(value: Any, shape: tuple[int, ...]) -> Any:
@@ -522,76 +564,3 @@ def _broadcast(value: Any, shape: tuple[int, ...]) -> Any:
     if own != given:
         value = _window(value, 0, own)
     return value if own == shape else op("broadcast_to")(value, shape=shape)
-
-
-def reshaped(shape: tuple[int, ...], codes: tuple[int, ...], reverse: bool = False) -> tuple[int, ...]:
-    """The shape that MXNet's codes make of `shape`.
-
-    A code that is a positive number is that extent; 0 keeps the dimension, -1 (once) takes what is left, -2 keeps all
-    remaining dimensions, -3 merges the next two, and -4, a, b splits one into a and b, one of which may be -1. With `reverse`
-    codes and dimensions are matched from the right, and the group of -4 is written backwards.
-
-    Raises
-    ------
-    ValueError
-        For codes that do not fit, or if the number of elements would change.
-    """
-    given, wanted = tuple(shape), codes
-    if reverse:
-        shape, codes = shape[::-1], codes[::-1]
-    out: list[int] = []
-    unknown = -1
-    at, i = 0, 0
-
-    def fail(reason: str) -> ValueError:
-        return ValueError(f"cannot reshape an array of shape {given} with shape={wanted}: {reason}")
-
-    def take() -> int:
-        nonlocal at
-        if at >= len(shape):
-            raise fail(f"code {codes[i]} needs a dimension that the array does not have")
-        at += 1
-        return shape[at - 1]
-
-    while i < len(codes):
-        code = codes[i]
-        if code == 0:
-            out.append(take())
-        elif code == -1:
-            if unknown >= 0:
-                raise fail("only one dimension can be -1")
-            unknown = len(out)
-            out.append(1)
-            at += 1
-        elif code == -2:
-            out.extend(shape[at:])
-            at = max(at, len(shape))
-        elif code == -3:
-            out.append(take() * take())
-        elif code == -4:
-            if i + 2 >= len(codes):
-                raise fail("code -4 is followed by the two extents it makes")
-            whole, first, second = take(), codes[i + 1], codes[i + 2]
-            if first == -1 and second > 0:
-                first = whole // second
-            elif second == -1 and first > 0:
-                second = whole // first
-            if first <= 0 or second <= 0 or first * second != whole:
-                raise fail(f"a dimension of {whole} cannot be split into {codes[i + 1]} and {codes[i + 2]}")
-            out.extend((first, second))
-            i += 2
-        elif code > 0:
-            out.append(code)
-            at += 1
-        else:
-            raise fail(f"{code} is not a code; 0, -1, -2, -3 and -4 are")
-        i += 1
-    size = math.prod(shape)
-    if unknown >= 0:
-        known = math.prod(out)
-        if known == 0 or size % known:
-            raise fail(f"{size} elements cannot be divided into groups of {known}")
-        out[unknown] = size // known
-    if math.prod(out) != size:
-        raise fail(f"it has {size} elements")
-    return tuple(out[::-1] if reverse else out)

@@ -132,7 +132,8 @@ float_elem!(f16, F16, f32, f16::to_f64, f16::from_f64);
 /// The x86 conversion: toward zero, everything that does not fit becomes the minimum.
 #[inline(always)]
 fn wrap_i64(v: f64) -> i64 {
-    if v >= -9.223372036854775808e18 && v < 9.223372036854775808e18 { v as i64 } else { i64::MIN }
+    const LIMIT: f64 = (1u64 << 63) as f64;
+    if (-LIMIT..LIMIT).contains(&v) { v as i64 } else { i64::MIN }
 }
 
 macro_rules! int_elem {

@@ -413,10 +413,7 @@ unsafe fn transpose_block<U: Unit>(from: *const U, f: isize, to: *mut U, t: isiz
                     std::ptr::copy_nonoverlapping(src.offset(dj as isize * f), row.as_mut_ptr(), TILE);
                 }
                 for di in 0..TILE {
-                    let mut line = [U::default(); TILE];
-                    for dj in 0..TILE {
-                        line[dj] = tile[dj][di];
-                    }
+                    let line: [U; TILE] = std::array::from_fn(|dj| tile[dj][di]);
                     std::ptr::copy_nonoverlapping(line.as_ptr(), dst.offset(di as isize * t), TILE);
                 }
             } else {

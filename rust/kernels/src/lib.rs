@@ -1,10 +1,13 @@
 //! CPU compute cores.
 
 pub mod conv;
+pub mod copy;
 pub mod gemm;
+pub mod index;
 pub mod loss;
 pub mod norm;
 pub mod norm_rows;
+pub mod pad;
 pub mod philox;
 pub mod pool;
 pub mod real;
@@ -12,10 +15,7 @@ pub mod reduce;
 mod reduce_ops;
 pub mod sample;
 pub mod scan;
-pub mod softmax;
-pub mod copy;
-pub mod index;
-pub mod pad;
 pub mod seq;
+pub mod softmax;
 pub mod sort;
 pub mod update;

@@ -16,7 +16,7 @@ mod ops;
 mod special;
 mod wgsl;
 
-pub use cast::{CastFn, cast, cast_dyn, cast_kernel};
+pub use cast::{CastFn, cast, cast_bytes, cast_dyn, cast_kernel};
 pub use instr::{Binary, Unary};
 pub use kernels::{
     BinaryFn, Form, SelectFn, UnaryFn, binary, binary_in_place, binary_kernel, binary_left_scalar,

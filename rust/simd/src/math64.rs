@@ -4,6 +4,9 @@
 //! series, long enough for the type. `SHORT` cuts them for callers that round to float32 (error below 3e-10).
 //! Functions that would need more than that for full accuracy in double precision call the standard library.
 
+// Every function takes the instruction level, so that the table can call them alike; some have no use for it.
+#![allow(clippy::extra_unused_type_parameters)]
+
 use crate::level::Level;
 
 /// Adding and subtracting it rounds to an integer, which then stands in the low bits.

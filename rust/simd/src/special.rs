@@ -48,7 +48,7 @@ pub(crate) fn digamma(x: f64) -> f64 {
 /// The inverse of erf: a start from the leading behaviour at the ends, then Halley steps on erf or erfc.
 pub(crate) fn erfinv(x: f64) -> f64 {
     let a = x.abs();
-    if !(a < 1.0) {
+    if a >= 1.0 || a.is_nan() {
         return if a == 1.0 { f64::INFINITY.copysign(x) } else { f64::NAN };
     }
     if a == 0.0 {

@@ -39,7 +39,12 @@ impl Array {
     /// An array of `spec` holding a copy of raw bytes.
     pub fn from_bytes(bytes: &[u8], spec: Spec, context: Context) -> Result<Array> {
         if spec.bytes()? != bytes.len() {
-            return Err(Error::value(format!("{} bytes do not fill {} {}", bytes.len(), spec.dtype, spec.shape)));
+            return Err(Error::value(format!(
+                "{} bytes do not fill {} {}",
+                bytes.len(),
+                spec.dtype,
+                spec.shape
+            )));
         }
         let array = Array::empty(spec, context)?;
         // SAFETY: as in `from_slice`.
@@ -61,7 +66,12 @@ impl Array {
         if !(ptr as usize).is_multiple_of(spec.dtype.size()) {
             return Err(Error::value(format!("memory of {} elements is not aligned for them", spec.dtype)));
         }
-        Ok(Array { chunk: Chunk::over(Storage::Foreign { ptr, owner }, bytes, context), offset: 0, spec, link: None })
+        Ok(Array {
+            chunk: Chunk::over(Storage::Foreign { ptr, owner }, bytes, context),
+            offset: 0,
+            spec,
+            link: None,
+        })
     }
 
     #[inline]
@@ -109,16 +119,27 @@ impl Array {
     /// The same elements in another shape of the same size (not recorded).
     pub fn with_shape(&self, shape: Shape) -> Result<Array> {
         if shape.checked_size()? != self.size() {
-            return Err(Error::value(format!("an array of shape {} cannot be seen as {shape}", self.shape())));
+            return Err(Error::value(format!(
+                "an array of shape {} cannot be seen as {shape}",
+                self.shape()
+            )));
         }
-        Ok(Array { chunk: self.chunk.clone(), offset: self.offset, spec: Spec::new(shape, self.dtype()), link: None })
+        Ok(Array {
+            chunk: self.chunk.clone(),
+            offset: self.offset,
+            spec: Spec::new(shape, self.dtype()),
+            link: None,
+        })
     }
 
     /// The window of `shape` that starts `skip` elements in (not recorded).
     pub fn window(&self, skip: usize, shape: Shape) -> Result<Array> {
         let end = shape.checked_size()?.checked_add(skip);
         if end.is_none_or(|end| end > self.size()) {
-            return Err(Error::index(format!("a window of {shape} at {skip} leaves an array of {}", self.shape())));
+            return Err(Error::index(format!(
+                "a window of {shape} at {skip} leaves an array of {}",
+                self.shape()
+            )));
         }
         let spec = Spec::new(shape, self.dtype());
         Ok(Array { chunk: self.chunk.clone(), offset: self.offset + skip, spec, link: None })
@@ -126,7 +147,9 @@ impl Array {
 
     /// Whether both are the same window of the same memory.
     pub fn same_memory(&self, other: &Array) -> bool {
-        std::sync::Arc::ptr_eq(&self.chunk, &other.chunk) && self.offset == other.offset && self.spec == other.spec
+        std::sync::Arc::ptr_eq(&self.chunk, &other.chunk)
+            && self.offset == other.offset
+            && self.spec == other.spec
     }
 
     /// Waits until the value is there.

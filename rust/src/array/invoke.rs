@@ -91,7 +91,11 @@ pub fn invoke(
 
 fn wrong_count(op: OpRef, expected: usize, given: usize) -> Error {
     let names: Vec<&str> = op.inputs.iter().take(expected).map(|i| i.name).collect();
-    Error::op(format!("{}: {expected} arrays ({}) are expected, {given} were given", op.name, names.join(", ")))
+    Error::op(format!(
+        "{}: {expected} arrays ({}) are expected, {given} were given",
+        op.name,
+        names.join(", ")
+    ))
 }
 
 /// Casts every input to the common type first.
@@ -183,7 +187,14 @@ fn aliases(op: OpRef, i: usize, target: &Array, ins: &[&Array]) -> bool {
 }
 
 /// Hands the call to the engine.
-fn execute(op: OpRef, attrs: &Attrs, ins: &[&Array], outs: &Arrays, small: bool, context: Context) -> Result<()> {
+fn execute(
+    op: OpRef,
+    attrs: &Attrs,
+    ins: &[&Array],
+    outs: &Arrays,
+    small: bool,
+    context: Context,
+) -> Result<()> {
     let rng = match op.random {
         // Every element may draw a few numbers; the stream is long enough to be generous.
         true => rng::next(context, outs.iter().map(|o| o.size() as u64).sum::<u64>()),
@@ -206,8 +217,7 @@ fn execute(op: OpRef, attrs: &Attrs, ins: &[&Array], outs: &Arrays, small: bool,
         Box::new(move || {
             let views: SmallVec<[View; 4]> = ins.iter().map(|a| a.view()).collect();
             let out_views: SmallVec<[View; 2]> = outs.iter().map(|a| a.view()).collect();
-            let result =
-                ops::run(&Ctx { op, attrs: &attrs, ins: &views, outs: &out_views, train, rng });
+            let result = ops::run(&Ctx { op, attrs: &attrs, ins: &views, outs: &out_views, train, rng });
             result.map_err(|e| match origin {
                 Some(line) => e.note(&format!("called at {line}")),
                 None => e,
@@ -255,7 +265,9 @@ fn record(op: OpRef, attrs: &Attrs, ins: &[&Array], outs: &mut Arrays) {
         ins: ins
             .iter()
             .enumerate()
-            .map(|(i, a)| Slot::new(a, linkable && keeps.input(i) && !op.mutates.contains(&i), a.link.clone()))
+            .map(|(i, a)| {
+                Slot::new(a, linkable && keeps.input(i) && !op.mutates.contains(&i), a.link.clone())
+            })
             .collect(),
         outs: outs.iter().enumerate().map(|(i, a)| Slot::new(a, linkable && keeps.output(i), None)).collect(),
         train: is_training(),

@@ -30,7 +30,8 @@ pub struct Node {
 
 pub enum NodeState {
     /// An array that `attach_grad` marked; backward puts its gradient into `grad`.
-    Variable { grad: Array, req: GradReq },
+    /// `fresh` says that no step has used the gradient since backward wrote it.
+    Variable { grad: Array, req: GradReq, fresh: bool },
     /// A call of an operator.
     Op(Box<OpNode>),
     /// A call of a user's `autograd.Function`.
@@ -107,7 +108,19 @@ impl Node {
 
     /// A marked variable.
     pub fn variable(grad: Array, req: GradReq) -> Link {
-        Link { node: Node::new(NodeState::Variable { grad, req }), index: 0 }
+        Link { node: Node::new(NodeState::Variable { grad, req, fresh: false }), index: 0 }
+    }
+
+    /// Whether the variable's gradient was written and not yet marked as used.
+    pub fn is_fresh(&self) -> bool {
+        matches!(&*self.state.lock(), NodeState::Variable { fresh: true, .. })
+    }
+
+    /// Marks the variable's gradient as just written, or as used.
+    pub fn set_fresh(&self, on: bool) {
+        if let NodeState::Variable { fresh, .. } = &mut *self.state.lock() {
+            *fresh = on;
+        }
     }
 
     pub fn is_variable(&self) -> bool {

@@ -32,7 +32,9 @@ impl Context {
             2 => DeviceKind::Gpu,
             3 => DeviceKind::CpuPinned,
             5 => DeviceKind::CpuShared,
-            other => return Err(Error::value(format!("unknown device type {other}; known are 1, 2, 3 and 5"))),
+            other => {
+                return Err(Error::value(format!("unknown device type {other}; known are 1, 2, 3 and 5")));
+            }
         };
         Ok(Context { kind, id })
     }

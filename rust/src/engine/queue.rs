@@ -40,7 +40,8 @@ impl PartialOrd for Task {
 impl Ord for Task {
     /// Higher priority first; among equals, program order.
     fn cmp(&self, other: &Task) -> std::cmp::Ordering {
-        (self.priority, std::cmp::Reverse(self.serial)).cmp(&(other.priority, std::cmp::Reverse(other.serial)))
+        (self.priority, std::cmp::Reverse(self.serial))
+            .cmp(&(other.priority, std::cmp::Reverse(other.serial)))
     }
 }
 
@@ -229,7 +230,14 @@ fn push(reads: &[&ChunkRef], writes: &[&ChunkRef], priority: i32, body: Body) {
     if task.missing.fetch_sub(granted, AcqRel) == granted {
         make_ready(task);
     }
+    if shared.pending.load(Relaxed) > RUN_AHEAD {
+        // The program is far ahead of the workers: what it issued holds memory, so it lends them a hand.
+        help();
+    }
 }
+
+/// Operations that may be pending before the issuing thread helps out. Enough to hide every pause of the program.
+const RUN_AHEAD: usize = 128;
 
 fn make_ready(task: Arc<Task>) {
     let shared = shared();

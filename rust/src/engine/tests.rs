@@ -30,7 +30,8 @@ fn new_cells(n: usize) -> Vec<ChunkRef> {
 
 /// One step: `cells[out] = mix(cells[ins])`; the mixing is order-sensitive, so a wrong order shows.
 fn step(cells: &[ChunkRef], ins: &[usize], out: usize, salt: u64, spin: usize, small: bool) {
-    let (i, o): (Vec<ChunkRef>, ChunkRef) = (ins.iter().map(|k| cells[*k].clone()).collect(), cells[out].clone());
+    let (i, o): (Vec<ChunkRef>, ChunkRef) =
+        (ins.iter().map(|k| cells[*k].clone()).collect(), cells[out].clone());
     let body = move || {
         let mut v = salt;
         for c in &i {

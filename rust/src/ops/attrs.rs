@@ -162,7 +162,8 @@ impl Param {
         if self.nullable && (text == "None" || text.is_empty()) {
             return Some(AttrValue::None);
         }
-        let inside = || text.trim_matches(|c| "()[]".contains(c)).split(',').map(str::trim).filter(|s| !s.is_empty());
+        let inside =
+            || text.trim_matches(|c| "()[]".contains(c)).split(',').map(str::trim).filter(|s| !s.is_empty());
         Some(match self.kind {
             Kind::Bool => match text {
                 "True" | "true" | "1" => AttrValue::Bool(true),

@@ -5,17 +5,22 @@ use super::{Sig, Spec, Specs, draw, dtype, empty, float, int, ints, string};
 use mxrs_base::{DType, Result, dispatch};
 
 pub fn register(r: &mut Registry) {
+    cast(r);
+    constants(r);
+    window(r);
+    window_back(r);
+    view_shape(r);
+    sum_to(r);
+}
+
+fn cast(r: &mut Registry) {
     r.op("Cast", "The elements in another type: toward zero, wrapping into the width of whole numbers.")
         .input("data", "values of any shape")
         .param(dtype("dtype", "the element type of the result"))
         .alias(&["cast", "_npi_cast", "_npx_cast", "amp_cast"])
         .infer(|s| s.one(s.shape(0).clone(), s.attrs.dtype("dtype")))
         .kernel(|c| {
-            let n = c.shape(0).size();
-            // SAFETY: input and output hold `n` elements of their types; the engine granted both.
-            unsafe {
-                mxrs_simd::cast_dyn(c.ins[0].ptr, c.dtype(0), c.outs[0].ptr, c.out_dtype(0), n);
-            }
+            mxrs_simd::cast_bytes(c.x_bytes(0), c.dtype(0), c.y_bytes(0), c.out_dtype(0));
             Ok(())
         })
         .keeps(&[], &[])
@@ -26,7 +31,9 @@ pub fn register(r: &mut Registry) {
             g.first(grad)
         })
         .sample(&[draw(&[2, 3])], &[("dtype", DType::F64.into())]);
+}
 
+fn constants(r: &mut Registry) {
     constant(r, "_zeros", "Zeros.", 0.0, &["_npi_zeros"]);
     constant(r, "_ones", "Ones.", 1.0, &["_npi_ones"]);
     r.op("_full", "One number everywhere.")
@@ -54,7 +61,9 @@ pub fn register(r: &mut Registry) {
         .kernel(|_| Ok(()))
         .zero_grad()
         .hidden();
+}
 
+fn window(r: &mut Registry) {
     r.op("_window", "The elements from `skip` on, in row-major order, as an array of `shape`.")
         .input("data", "values of any shape")
         .param(int("skip", "elements before the window").or(0).at_least(0.0))
@@ -63,7 +72,9 @@ pub fn register(r: &mut Registry) {
             let shape = s.attrs.shape("shape")?;
             let end = shape.checked_size()?.checked_add(s.attrs.size("skip"));
             if end.is_none_or(|end| end > s.shape(0).size()) {
-                return Err(s.fail(format!("a window of {shape} at {} leaves the array", s.attrs.int("skip"))));
+                return Err(
+                    s.fail(format!("a window of {shape} at {} leaves the array", s.attrs.int("skip")))
+                );
             }
             s.shaped(shape)
         })
@@ -87,6 +98,9 @@ pub fn register(r: &mut Registry) {
         })
         .hidden()
         .sample(&[draw(&[4, 3])], &[("skip", 3i64.into()), ("shape", [2, 3].into())]);
+}
+
+fn window_back(r: &mut Registry) {
     r.op("_window_back", "Zeros of `shape` with the elements put from `skip` on: the gradient of a window.")
         .input("data", "the gradient of the window")
         .param(int("skip", "elements before the window").or(0).at_least(0.0))
@@ -113,6 +127,9 @@ pub fn register(r: &mut Registry) {
         })
         .hidden()
         .sample(&[draw(&[2, 3])], &[("skip", 3i64.into()), ("shape", [4, 3].into())]);
+}
+
+fn view_shape(r: &mut Registry) {
     r.op("_view_shape", "The same elements in another shape of the same size.")
         .input("data", "values of any shape")
         .param(ints("shape", "extents of the result"))
@@ -136,7 +153,9 @@ pub fn register(r: &mut Registry) {
         })
         .hidden()
         .sample(&[draw(&[4, 3])], &[("shape", [2, 6].into())]);
+}
 
+fn sum_to(r: &mut Registry) {
     r.op("_sum_to", "Sums the axes that broadcasting from `shape` repeated: the gradient of a broadcast.")
         .input("data", "values of the broadcast shape")
         .param(ints("shape", "the shape before the broadcast"))
@@ -163,7 +182,13 @@ pub fn register(r: &mut Registry) {
         .sample(&[draw(&[2, 3, 4])], &[("shape", [3, 1].into())]);
 }
 
-fn constant(r: &mut super::Registry, name: &'static str, doc: &'static str, value: f64, alias: &[&'static str]) {
+fn constant(
+    r: &mut super::Registry,
+    name: &'static str,
+    doc: &'static str,
+    value: f64,
+    alias: &[&'static str],
+) {
     r.op(name, doc)
         .params([
             ints("shape", "extents of the result").or(empty()),

@@ -127,7 +127,11 @@ impl dyn Build + '_ {
         self.op1("sum", &[a], &[("axis", axes.into()), ("keepdims", keepdims.into())])
     }
     pub fn broadcast_to(&mut self, a: Value, shape: &Shape) -> Result<Value> {
-        if self.shape(a) == shape { Ok(a) } else { self.op1("broadcast_to", &[a], &[("shape", shape.into())]) }
+        if self.shape(a) == shape {
+            Ok(a)
+        } else {
+            self.op1("broadcast_to", &[a], &[("shape", shape.into())])
+        }
     }
     /// Permutes the axes.
     pub fn transpose(&mut self, a: Value, axes: &[i64]) -> Result<Value> {

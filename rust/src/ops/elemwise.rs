@@ -110,16 +110,19 @@ fn activations(r: &mut Registry) {
             line.gt(a.c(1.0)).select(a.c(1.0), line.lt(a.c(0.0)).select(a.c(0.0), line))
         })
         .sample(&[draw(&[2, 3])], &[]);
-    r.op("smooth_l1", "0.5 (s x)^2 where |x| < 1/s^2, else |x| - 0.5/s^2 (Girshick, Fast R-CNN, 2015); s is `scalar`.")
-        .input("data", "values of any shape")
-        .param(float("scalar", "sigma: the quadratic part reaches to 1 / sigma^2").or(1.0))
-        .alias(&["_npx_smooth_l1"])
-        .formula(Shapes::Same, |a| {
-            let (x, s) = (a.x(0), a.param("scalar"));
-            let edge = a.c(1.0) / (s * s);
-            x.abs().lt(edge).select(x * x * s * s * 0.5, x.abs() - edge * 0.5)
-        })
-        .sample(&[draw(&[2, 3]).within(-2.0, 2.0)], &[("scalar", 1.5.into())]);
+    r.op(
+        "smooth_l1",
+        "0.5 (s x)^2 where |x| < 1/s^2, else |x| - 0.5/s^2 (Girshick, Fast R-CNN, 2015); s is `scalar`.",
+    )
+    .input("data", "values of any shape")
+    .param(float("scalar", "sigma: the quadratic part reaches to 1 / sigma^2").or(1.0))
+    .alias(&["_npx_smooth_l1"])
+    .formula(Shapes::Same, |a| {
+        let (x, s) = (a.x(0), a.param("scalar"));
+        let edge = a.c(1.0) / (s * s);
+        x.abs().lt(edge).select(x * x * s * s * 0.5, x.abs() - edge * 0.5)
+    })
+    .sample(&[draw(&[2, 3]).within(-2.0, 2.0)], &[("scalar", 1.5.into())]);
     r.op("clip", "Each element held between `a_min` and `a_max`; the gradient passes at the bounds.")
         .input("data", "values of any shape")
         .param(float("a_min", "the least result"))
@@ -138,10 +141,38 @@ fn binary(r: &mut Registry) {
     type Row = (&'static str, &'static [&'static str], Shapes, bool, &'static str, fn(E, E) -> E);
     use Shapes::{Broadcast, Same};
     const ROWS: &[Row] = &[
-        ("elemwise_add", &["_Plus", "_add", "_plus", "_sparse_elemwise_add", "_grad_add"], Same, true, "lhs + rhs, of equal shapes.", |a, b| a + b),
-        ("elemwise_sub", &["_Minus", "_minus", "_sub", "_sparse_elemwise_sub"], Same, true, "lhs - rhs, of equal shapes.", |a, b| a - b),
-        ("elemwise_mul", &["_Mul", "_mul", "_sparse_elemwise_mul"], Same, true, "lhs * rhs, of equal shapes.", |a, b| a * b),
-        ("elemwise_div", &["_Div", "_div", "_sparse_elemwise_div"], Same, true, "lhs / rhs, of equal shapes; whole numbers divide toward zero.", |a, b| a / b),
+        (
+            "elemwise_add",
+            &["_Plus", "_add", "_plus", "_sparse_elemwise_add", "_grad_add"],
+            Same,
+            true,
+            "lhs + rhs, of equal shapes.",
+            |a, b| a + b,
+        ),
+        (
+            "elemwise_sub",
+            &["_Minus", "_minus", "_sub", "_sparse_elemwise_sub"],
+            Same,
+            true,
+            "lhs - rhs, of equal shapes.",
+            |a, b| a - b,
+        ),
+        (
+            "elemwise_mul",
+            &["_Mul", "_mul", "_sparse_elemwise_mul"],
+            Same,
+            true,
+            "lhs * rhs, of equal shapes.",
+            |a, b| a * b,
+        ),
+        (
+            "elemwise_div",
+            &["_Div", "_div", "_sparse_elemwise_div"],
+            Same,
+            true,
+            "lhs / rhs, of equal shapes; whole numbers divide toward zero.",
+            |a, b| a / b,
+        ),
         ("_power", &["_Power"], Same, true, "lhs to the power of rhs, of equal shapes.", |a, b| a.pow(b)),
         ("_mod", &["_Mod"], Same, true, "lhs modulo rhs, with the sign of rhs.", |a, b| a.modulo(b)),
         ("_maximum", &["_Maximum"], Same, true, "The larger of lhs and rhs.", |a, b| a.max(b)),
@@ -153,28 +184,160 @@ fn binary(r: &mut Registry) {
         ("_greater_equal", &["_Greater_Equal"], Same, false, "1 where lhs >= rhs, else 0.", |a, b| a.ge(b)),
         ("_lesser", &["_Lesser"], Same, false, "1 where lhs < rhs, else 0.", |a, b| a.lt(b)),
         ("_lesser_equal", &["_Lesser_Equal"], Same, false, "1 where lhs <= rhs, else 0.", |a, b| a.le(b)),
-        ("_logical_and", &["_Logical_And"], Same, false, "1 where both are not zero, else 0.", |a, b| a.and(b)),
+        ("_logical_and", &["_Logical_And"], Same, false, "1 where both are not zero, else 0.", |a, b| {
+            a.and(b)
+        }),
         ("_logical_or", &["_Logical_Or"], Same, false, "1 where either is not zero, else 0.", |a, b| a.or(b)),
-        ("_logical_xor", &["_Logical_Xor"], Same, false, "1 where exactly one is not zero, else 0.", |a, b| a.xor(b)),
-        ("broadcast_add", &["broadcast_plus", "_sparse_broadcast_add", "_sparse_broadcast_plus"], Broadcast, true, "lhs + rhs with broadcasting.", |a, b| a + b),
-        ("broadcast_sub", &["broadcast_minus", "_sparse_broadcast_sub", "_sparse_broadcast_minus"], Broadcast, true, "lhs - rhs with broadcasting.", |a, b| a - b),
-        ("broadcast_mul", &["_sparse_broadcast_mul"], Broadcast, true, "lhs * rhs with broadcasting.", |a, b| a * b),
-        ("broadcast_div", &["_sparse_broadcast_div"], Broadcast, true, "lhs / rhs with broadcasting; whole numbers divide toward zero.", |a, b| a / b),
-        ("broadcast_mod", &[], Broadcast, true, "lhs modulo rhs, with the sign of rhs; 0 where rhs is 0.", |a, b| a.modulo(b)),
-        ("broadcast_power", &[], Broadcast, true, "lhs to the power of rhs with broadcasting.", |a, b| a.pow(b)),
-        ("broadcast_maximum", &["_npi_maximum"], Broadcast, true, "The larger of lhs and rhs with broadcasting.", |a, b| a.max(b)),
-        ("broadcast_minimum", &["_npi_minimum"], Broadcast, true, "The smaller of lhs and rhs with broadcasting.", |a, b| a.min(b)),
-        ("broadcast_hypot", &[], Broadcast, true, "sqrt(lhs^2 + rhs^2) with broadcasting.", |a, b| a.hypot(b)),
-        ("arctan2", &["_npi_arctan2"], Broadcast, true, "The angle of the point (rhs, lhs), in radians.", |a, b| a.arctan2(b)),
-        ("broadcast_equal", &[], Broadcast, false, "1 where lhs = rhs, else 0, with broadcasting.", |a, b| a.eq(b)),
-        ("broadcast_not_equal", &[], Broadcast, false, "1 where lhs != rhs, else 0, with broadcasting.", |a, b| a.ne(b)),
-        ("broadcast_greater", &[], Broadcast, false, "1 where lhs > rhs, else 0, with broadcasting.", |a, b| a.gt(b)),
-        ("broadcast_greater_equal", &[], Broadcast, false, "1 where lhs >= rhs, else 0, with broadcasting.", |a, b| a.ge(b)),
-        ("broadcast_lesser", &[], Broadcast, false, "1 where lhs < rhs, else 0, with broadcasting.", |a, b| a.lt(b)),
-        ("broadcast_lesser_equal", &[], Broadcast, false, "1 where lhs <= rhs, else 0, with broadcasting.", |a, b| a.le(b)),
-        ("broadcast_logical_and", &[], Broadcast, false, "1 where both are not zero, with broadcasting.", |a, b| a.and(b)),
-        ("broadcast_logical_or", &[], Broadcast, false, "1 where either is not zero, with broadcasting.", |a, b| a.or(b)),
-        ("broadcast_logical_xor", &[], Broadcast, false, "1 where exactly one is not zero, with broadcasting.", |a, b| a.xor(b)),
+        (
+            "_logical_xor",
+            &["_Logical_Xor"],
+            Same,
+            false,
+            "1 where exactly one is not zero, else 0.",
+            |a, b| a.xor(b),
+        ),
+        (
+            "broadcast_add",
+            &["broadcast_plus", "_sparse_broadcast_add", "_sparse_broadcast_plus"],
+            Broadcast,
+            true,
+            "lhs + rhs with broadcasting.",
+            |a, b| a + b,
+        ),
+        (
+            "broadcast_sub",
+            &["broadcast_minus", "_sparse_broadcast_sub", "_sparse_broadcast_minus"],
+            Broadcast,
+            true,
+            "lhs - rhs with broadcasting.",
+            |a, b| a - b,
+        ),
+        (
+            "broadcast_mul",
+            &["_sparse_broadcast_mul"],
+            Broadcast,
+            true,
+            "lhs * rhs with broadcasting.",
+            |a, b| a * b,
+        ),
+        (
+            "broadcast_div",
+            &["_sparse_broadcast_div"],
+            Broadcast,
+            true,
+            "lhs / rhs with broadcasting; whole numbers divide toward zero.",
+            |a, b| a / b,
+        ),
+        (
+            "broadcast_mod",
+            &[],
+            Broadcast,
+            true,
+            "lhs modulo rhs, with the sign of rhs; 0 where rhs is 0.",
+            |a, b| a.modulo(b),
+        ),
+        ("broadcast_power", &[], Broadcast, true, "lhs to the power of rhs with broadcasting.", |a, b| {
+            a.pow(b)
+        }),
+        (
+            "broadcast_maximum",
+            &["_npi_maximum"],
+            Broadcast,
+            true,
+            "The larger of lhs and rhs with broadcasting.",
+            |a, b| a.max(b),
+        ),
+        (
+            "broadcast_minimum",
+            &["_npi_minimum"],
+            Broadcast,
+            true,
+            "The smaller of lhs and rhs with broadcasting.",
+            |a, b| a.min(b),
+        ),
+        ("broadcast_hypot", &[], Broadcast, true, "sqrt(lhs^2 + rhs^2) with broadcasting.", |a, b| {
+            a.hypot(b)
+        }),
+        (
+            "arctan2",
+            &["_npi_arctan2"],
+            Broadcast,
+            true,
+            "The angle of the point (rhs, lhs), in radians.",
+            |a, b| a.arctan2(b),
+        ),
+        (
+            "broadcast_equal",
+            &[],
+            Broadcast,
+            false,
+            "1 where lhs = rhs, else 0, with broadcasting.",
+            |a, b| a.eq(b),
+        ),
+        (
+            "broadcast_not_equal",
+            &[],
+            Broadcast,
+            false,
+            "1 where lhs != rhs, else 0, with broadcasting.",
+            |a, b| a.ne(b),
+        ),
+        (
+            "broadcast_greater",
+            &[],
+            Broadcast,
+            false,
+            "1 where lhs > rhs, else 0, with broadcasting.",
+            |a, b| a.gt(b),
+        ),
+        (
+            "broadcast_greater_equal",
+            &[],
+            Broadcast,
+            false,
+            "1 where lhs >= rhs, else 0, with broadcasting.",
+            |a, b| a.ge(b),
+        ),
+        (
+            "broadcast_lesser",
+            &[],
+            Broadcast,
+            false,
+            "1 where lhs < rhs, else 0, with broadcasting.",
+            |a, b| a.lt(b),
+        ),
+        (
+            "broadcast_lesser_equal",
+            &[],
+            Broadcast,
+            false,
+            "1 where lhs <= rhs, else 0, with broadcasting.",
+            |a, b| a.le(b),
+        ),
+        (
+            "broadcast_logical_and",
+            &[],
+            Broadcast,
+            false,
+            "1 where both are not zero, with broadcasting.",
+            |a, b| a.and(b),
+        ),
+        (
+            "broadcast_logical_or",
+            &[],
+            Broadcast,
+            false,
+            "1 where either is not zero, with broadcasting.",
+            |a, b| a.or(b),
+        ),
+        (
+            "broadcast_logical_xor",
+            &[],
+            Broadcast,
+            false,
+            "1 where exactly one is not zero, with broadcasting.",
+            |a, b| a.xor(b),
+        ),
     ];
     for &(name, aliases, shapes, differentiable, doc, formula) in ROWS {
         let op = r.op(name, doc).binary(shapes, formula).alias(aliases);
@@ -200,22 +363,58 @@ fn scalar(r: &mut Registry) {
         ("_mul_scalar", &["_MulScalar"], true, "data * scalar.", |x, s| x * s),
         ("_div_scalar", &["_DivScalar"], true, "data / scalar.", |x, s| x / s),
         ("_rdiv_scalar", &["_RDivScalar"], true, "scalar / data.", |x, s| s / x),
-        ("_mod_scalar", &["_ModScalar"], true, "data modulo scalar, with the sign of scalar.", |x, s| x.modulo(s)),
-        ("_rmod_scalar", &["_RModScalar"], true, "scalar modulo data, with the sign of data.", |x, s| s.modulo(x)),
+        ("_mod_scalar", &["_ModScalar"], true, "data modulo scalar, with the sign of scalar.", |x, s| {
+            x.modulo(s)
+        }),
+        ("_rmod_scalar", &["_RModScalar"], true, "scalar modulo data, with the sign of data.", |x, s| {
+            s.modulo(x)
+        }),
         ("_power_scalar", &["_PowerScalar"], true, "data to the power of scalar.", |x, s| x.pow(s)),
         ("_rpower_scalar", &["_RPowerScalar"], true, "scalar to the power of data.", |x, s| s.pow(x)),
-        ("_maximum_scalar", &["_MaximumScalar", "_npi_maximum_scalar"], true, "The larger of data and scalar.", |x, s| x.max(s)),
-        ("_minimum_scalar", &["_MinimumScalar", "_npi_minimum_scalar"], true, "The smaller of data and scalar.", |x, s| x.min(s)),
-        ("_hypot_scalar", &["_HypotScalar", "_npi_hypot_scalar"], true, "sqrt(data^2 + scalar^2).", |x, s| x.hypot(s)),
+        (
+            "_maximum_scalar",
+            &["_MaximumScalar", "_npi_maximum_scalar"],
+            true,
+            "The larger of data and scalar.",
+            |x, s| x.max(s),
+        ),
+        (
+            "_minimum_scalar",
+            &["_MinimumScalar", "_npi_minimum_scalar"],
+            true,
+            "The smaller of data and scalar.",
+            |x, s| x.min(s),
+        ),
+        (
+            "_hypot_scalar",
+            &["_HypotScalar", "_npi_hypot_scalar"],
+            true,
+            "sqrt(data^2 + scalar^2).",
+            |x, s| x.hypot(s),
+        ),
         ("_equal_scalar", &["_EqualScalar"], false, "1 where data = scalar, else 0.", |x, s| x.eq(s)),
         ("_not_equal_scalar", &["_NotEqualScalar"], false, "1 where data != scalar, else 0.", |x, s| x.ne(s)),
         ("_greater_scalar", &["_GreaterScalar"], false, "1 where data > scalar, else 0.", |x, s| x.gt(s)),
-        ("_greater_equal_scalar", &["_GreaterEqualScalar"], false, "1 where data >= scalar, else 0.", |x, s| x.ge(s)),
+        (
+            "_greater_equal_scalar",
+            &["_GreaterEqualScalar"],
+            false,
+            "1 where data >= scalar, else 0.",
+            |x, s| x.ge(s),
+        ),
         ("_lesser_scalar", &["_LesserScalar"], false, "1 where data < scalar, else 0.", |x, s| x.lt(s)),
-        ("_lesser_equal_scalar", &["_LesserEqualScalar"], false, "1 where data <= scalar, else 0.", |x, s| x.le(s)),
+        (
+            "_lesser_equal_scalar",
+            &["_LesserEqualScalar"],
+            false,
+            "1 where data <= scalar, else 0.",
+            |x, s| x.le(s),
+        ),
         ("_logical_and_scalar", &["_LogicalAndScalar"], false, "1 where both are not zero.", |x, s| x.and(s)),
         ("_logical_or_scalar", &["_LogicalOrScalar"], false, "1 where either is not zero.", |x, s| x.or(s)),
-        ("_logical_xor_scalar", &["_LogicalXorScalar"], false, "1 where exactly one is not zero.", |x, s| x.xor(s)),
+        ("_logical_xor_scalar", &["_LogicalXorScalar"], false, "1 where exactly one is not zero.", |x, s| {
+            x.xor(s)
+        }),
     ];
     for &(name, aliases, differentiable, doc, formula) in ROWS {
         let op = r

@@ -147,10 +147,8 @@ impl Sig<'_> {
         if dtype.is_float() {
             return Ok(dtype);
         }
-        Err(self.fail(format!(
-            "{} is {dtype}; float32, float64 and float16 are allowed",
-            self.op.input_name(i)
-        )))
+        Err(self
+            .fail(format!("{} is {dtype}; float32, float64 and float16 are allowed", self.op.input_name(i))))
     }
 
     /// An attribute as an axis of input `i`.

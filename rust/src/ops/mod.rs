@@ -32,11 +32,11 @@ mod slice;
 mod softmax;
 mod update;
 
-pub use attrs::{
-    Attrs, Kind, Param, choice, dtype, empty, flag, float, floats, int, ints, show, string,
-};
+pub use attrs::{Attrs, Kind, Param, choice, dtype, empty, flag, float, floats, int, ints, show, string};
 pub use build::{Build, GradArgs, Grads, Value, Values};
-pub use def::{Body, Gradient, Input, Keeps, OpBuilder, OpDef, OpRef, Sample, SampleInput, Shapes, draw, one};
+pub use def::{
+    Body, Gradient, Input, Keeps, OpBuilder, OpDef, OpRef, Sample, SampleInput, Shapes, draw, one,
+};
 pub use grad::gradients;
 pub use infer::{Sig, Spec, Specs, promote};
 pub use kernel::{Ctx, RngPos, View, run};

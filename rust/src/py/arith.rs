@@ -87,7 +87,9 @@ unsafe fn binary(a: *mut ffi::PyObject, b: *mut ffi::PyObject, sign: &Sign) -> *
             let (left, right) = (is_array(a), is_array(b));
             if left && right {
                 let attrs = Attrs::from_values(sign.arrays, smallvec![]);
-                return Ok(first(invoke(sign.arrays, &attrs, &[array_of(a), array_of(b)], None, None).py(py)?));
+                return Ok(first(
+                    invoke(sign.arrays, &attrs, &[array_of(a), array_of(b)], None, None).py(py)?,
+                ));
             }
             let (array, other, op) = if left { (a, b, sign.scalar) } else { (b, a, sign.reversed) };
             if let Some((value, whole)) = number(py, other)? {
@@ -192,7 +194,11 @@ unsafe fn unary(a: *mut ffi::PyObject, op: OpRef) -> *mut ffi::PyObject {
     }
 }
 
-unsafe extern "C" fn richcompare(a: *mut ffi::PyObject, b: *mut ffi::PyObject, which: c_int) -> *mut ffi::PyObject {
+unsafe extern "C" fn richcompare(
+    a: *mut ffi::PyObject,
+    b: *mut ffi::PyObject,
+    which: c_int,
+) -> *mut ffi::PyObject {
     let signs = signs();
     let sign = match which {
         ffi::Py_EQ => &signs.eq,

@@ -4,8 +4,8 @@
 //! in the order of the record; keywords are found by comparing interned pointers.
 
 use super::convert::{self, IntoPy, guard, raise};
-use super::object::{array_of, base_type, bound, extract, is_array, set_link, wrap};
 use super::docs;
+use super::object::{array_of, base_type, bound, extract, is_array, set_link, wrap};
 use crate::array::{Array, Arrays, invoke};
 use crate::device::Context;
 use crate::ops::{Attrs, OpRef, registry};
@@ -141,7 +141,12 @@ impl<'py> Call<'py> {
     }
 
     /// Keywords not found by pointer: made at run time, or MXNet's spellings of tensors of variadic operators.
-    fn odd_keyword(&mut self, entry: &Entry, name: *mut ffi::PyObject, value: Bound<'py, PyAny>) -> PyResult<()> {
+    fn odd_keyword(
+        &mut self,
+        entry: &Entry,
+        name: *mut ffi::PyObject,
+        value: Bound<'py, PyAny>,
+    ) -> PyResult<()> {
         let py = value.py();
         // SAFETY: keyword names are live strings.
         let text = unsafe { Bound::from_borrowed_ptr(py, name) };
@@ -168,7 +173,8 @@ impl<'py> Call<'py> {
             Some(near) => format!("; did you mean {near}?"),
             None => String::new(),
         };
-        let message = format!("{}: no argument is named '{text}'{hint} (there are {})", op.name, known.join(", "));
+        let message =
+            format!("{}: no argument is named '{text}'{hint} (there are {})", op.name, known.join(", "));
         Err(raise(py, Error::typ(message)))
     }
 }
@@ -184,7 +190,8 @@ unsafe fn call(
     names: *mut ffi::PyObject,
 ) -> PyResult<*mut ffi::PyObject> {
     let op = entry.op;
-    let mut call = Call { tensors: SmallVec::new(), slots: SmallVec::from_elem(None, op.params.len()), out: None };
+    let mut call =
+        Call { tensors: SmallVec::new(), slots: SmallVec::from_elem(None, op.params.len()), out: None };
     // SAFETY: CPython's promise about its arguments.
     unsafe {
         let shift = usize::from(this.is_some());
@@ -241,11 +248,8 @@ fn finish<'py>(
         let results = invoke(op, attrs, &ins, None, context).py(py)?;
         return give(py, op, attrs, results);
     };
-    let targets: Vec<Bound<'py, PyAny>> = if is_array(out.as_ptr()) {
-        vec![out.clone()]
-    } else {
-        out.try_iter()?.collect::<PyResult<_>>()?
-    };
+    let targets: Vec<Bound<'py, PyAny>> =
+        if is_array(out.as_ptr()) { vec![out.clone()] } else { out.try_iter()?.collect::<PyResult<_>>()? };
     let arrays = targets.iter().map(extract).collect::<PyResult<Vec<Array>>>()?;
     let refs: SmallVec<[&Array; 2]> = arrays.iter().collect();
     let results = invoke(op, attrs, &ins, Some(&refs), context).py(py)?;
@@ -279,9 +283,8 @@ fn resolve<'py>(
     let mut shapes: Vec<Option<Shape>> = Vec::new();
     let mut found: Vec<Option<Array>> = Vec::new();
     for (i, tensor) in tensors.iter().enumerate() {
-        let missing = || {
-            raise(py, Error::op(format!("{}: the array {} is not given", op.name, op.input_name(i))))
-        };
+        let missing =
+            || raise(py, Error::op(format!("{}: the array {} is not given", op.name, op.input_name(i))));
         let tensor = tensor.as_ref().ok_or_else(missing)?;
         if is_array(tensor.as_ptr()) {
             let array = extract(tensor)?;
@@ -323,7 +326,8 @@ fn resolve<'py>(
                 extract(&tensor.call_method1("_mxrs_deferred_", (dims,))?)?
             }
             (None, None) => {
-                let message = format!("{}: the shape of a parameter does not follow from the other inputs", op.name);
+                let message =
+                    format!("{}: the shape of a parameter does not follow from the other inputs", op.name);
                 return Err(raise(py, Error::op(message)));
             }
         });
@@ -396,7 +400,11 @@ macro_rules! sixteen {
 }
 static TRAMPOLINES: [ffi::PyCFunctionFastWithKeywords; 160] = sixteen!(0 1 2 3 4 5 6 7 8 9);
 
-fn method_def(name: &str, f: ffi::PyCFunctionFastWithKeywords, doc: String) -> PyResult<*mut ffi::PyMethodDef> {
+fn method_def(
+    name: &str,
+    f: ffi::PyCFunctionFastWithKeywords,
+    doc: String,
+) -> PyResult<*mut ffi::PyMethodDef> {
     let clean = |s: &str| CString::new(s).map_err(|_| PyTypeError::new_err("a name holds a zero byte"));
     Ok(Box::leak(Box::new(ffi::PyMethodDef {
         ml_name: clean(name)?.into_raw(),
@@ -414,7 +422,12 @@ pub fn functions<'py>(py: Python<'py>) -> PyResult<Bound<'py, pyo3::types::PyDic
         for name in std::iter::once(&entry.op.name).chain(&entry.op.aliases) {
             let def = method_def(name, function, docs::docstring(entry.op, name))?;
             // SAFETY: the definition lives for ever.
-            let f = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyCFunction_NewEx(def, number.as_ptr(), std::ptr::null_mut()))? };
+            let f = unsafe {
+                Bound::from_owned_ptr_or_err(
+                    py,
+                    ffi::PyCFunction_NewEx(def, number.as_ptr(), std::ptr::null_mut()),
+                )?
+            };
             dict.set_item(*name, f)?;
         }
     }
@@ -430,7 +443,9 @@ pub fn install_methods(py: Python<'_>) -> PyResult<()> {
         for name in &op.methods {
             let number = numbers.len();
             if number >= TRAMPOLINES.len() {
-                return Err(PyTypeError::new_err("too many operator methods: lengthen the table of trampolines"));
+                return Err(PyTypeError::new_err(
+                    "too many operator methods: lengthen the table of trampolines",
+                ));
             }
             numbers.push(index[&std::ptr::from_ref(*op)]);
             let def = method_def(name, TRAMPOLINES[number], docs::method_docstring(op, name))?;

@@ -28,7 +28,11 @@ pub fn exceptions(py: Python<'_>) -> PyResult<&'static Exceptions> {
             Ok(py.get_type::<PyType>().call1((name, bases, body))?.cast_into::<PyType>()?.unbind())
         };
         let runtime = builtins.getattr("RuntimeError")?;
-        let base = make("MXNetError", PyTuple::new(py, [runtime])?, "An operator or a file was refused, or a call failed.")?;
+        let base = make(
+            "MXNetError",
+            PyTuple::new(py, [runtime])?,
+            "An operator or a file was refused, or a call failed.",
+        )?;
         let kin = |name: &str, builtin: &str| -> PyResult<Py<PyType>> {
             let bases = PyTuple::new(py, [base.bind(py).clone().into_any(), builtins.getattr(builtin)?])?;
             make(name, bases, &format!("An MXNetError that is also a {builtin}."))
@@ -78,7 +82,9 @@ pub fn dtype(value: &Bound<'_, PyAny>) -> PyResult<DType> {
     }
     let name = match value.getattr("name") {
         Ok(name) if name.is_instance_of::<PyString>() => name,
-        _ => value.getattr("__name__").map_err(|_| PyTypeError::new_err(format!("{value} is not a dtype")))?,
+        _ => {
+            value.getattr("__name__").map_err(|_| PyTypeError::new_err(format!("{value} is not a dtype")))?
+        }
     };
     let name: String = name.extract()?;
     let name = match name.as_str() {
@@ -97,9 +103,11 @@ pub fn attr(value: &Bound<'_, PyAny>, op: &str, param: &Param) -> PyResult<Optio
         return Ok(if param.nullable { Some(AttrValue::None) } else { None });
     }
     let raw = match param.kind {
-        Kind::DType if !value.is_instance_of::<PyInt>() => AttrValue::DType(
-            dtype(value).map_err(|e| raise(py, Error::typ(format!("{op}: argument {}: {}", param.name, e.value(py)))))?,
-        ),
+        Kind::DType if !value.is_instance_of::<PyInt>() => {
+            AttrValue::DType(dtype(value).map_err(|e| {
+                raise(py, Error::typ(format!("{op}: argument {}: {}", param.name, e.value(py))))
+            })?)
+        }
         Kind::Str if !value.is_instance_of::<PyString>() => AttrValue::Str(value.str()?.to_str()?.into()),
         _ => match plain(value)? {
             Some(v) => v,
@@ -151,7 +159,9 @@ fn plain(value: &Bound<'_, PyAny>) -> PyResult<Option<AttrValue>> {
         return plain(&list);
     }
     if value.hasattr("__len__")? && value.hasattr("__getitem__")? {
-        return sequence(&PyList::new(value.py(), value.try_iter()?.collect::<PyResult<Vec<_>>>()?)?.into_any());
+        return sequence(
+            &PyList::new(value.py(), value.try_iter()?.collect::<PyResult<Vec<_>>>()?)?.into_any(),
+        );
     }
     Ok(None)
 }

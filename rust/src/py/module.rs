@@ -1,8 +1,8 @@
 //! The extension module `mxrs._core`.
 
+use super::call;
 use super::convert::{self, IntoPy, exceptions};
 use super::object::{self, bound, extract, set_link};
-use super::call;
 use crate::array::{self, Array, CustomGrad, GradReq, Link, Node};
 use crate::device::Context;
 use crate::engine::{self, Waited};
@@ -149,7 +149,11 @@ fn grad_req(py: Python<'_>, text: &str) -> PyResult<GradReq> {
 fn mark_variable(py: Python<'_>, array: &Any<'_>, grad: &Any<'_>, req: &str) -> PyResult<()> {
     let (a, g) = (extract(array)?, extract(grad)?);
     if a.shape() != g.shape() {
-        return Err(PyValueError::new_err(format!("the gradient has shape {}, its array {}", g.shape(), a.shape())));
+        return Err(PyValueError::new_err(format!(
+            "the gradient has shape {}, its array {}",
+            g.shape(),
+            a.shape()
+        )));
     }
     let link = Node::variable(g.detach(), grad_req(py, req)?);
     // SAFETY: `extract` saw that it is an array; `a` is a clone.
@@ -224,9 +228,8 @@ fn record_custom(inputs: Vec<Any<'_>>, outputs: Vec<Any<'_>>, backward: Py<PyAny
     let context = outs.first().map_or(Context::CPU, Array::context);
     let specs: Vec<Spec> = ins.iter().map(|a| a.spec().clone()).collect();
     let rule: CustomGrad = Box::new(move |grads| {
-        Python::attach(|py| call_back(py, &backward, grads, &specs)).map_err(|e| {
-            Error::op(format!("autograd.Function.backward raised {e}"))
-        })
+        Python::attach(|py| call_back(py, &backward, grads, &specs))
+            .map_err(|e| Error::op(format!("autograd.Function.backward raised {e}")))
     });
     let node = array::custom_node(ins.into_iter().map(|a| a.link).collect(), &outs, context, rule);
     for (i, output) in outputs.iter().enumerate() {
@@ -236,7 +239,12 @@ fn record_custom(inputs: Vec<Any<'_>>, outputs: Vec<Any<'_>>, backward: Py<PyAny
     Ok(())
 }
 
-fn call_back(py: Python<'_>, f: &Py<PyAny>, grads: Vec<Array>, specs: &[Spec]) -> PyResult<Vec<Option<Array>>> {
+fn call_back(
+    py: Python<'_>,
+    f: &Py<PyAny>,
+    grads: Vec<Array>,
+    specs: &[Spec],
+) -> PyResult<Vec<Option<Array>>> {
     let args = grads.into_iter().map(|g| bound(py, g)).collect::<PyResult<Vec<_>>>()?;
     let result = f.bind(py).call1(PyTuple::new(py, args)?)?;
     let items: Vec<Any<'_>> = match object::is_array(result.as_ptr()) || result.is_none() {
@@ -371,16 +379,21 @@ fn complete_shapes<'py>(
     attrs: &Bound<'py, PyDict>,
     shapes: Vec<Option<Vec<i64>>>,
 ) -> PyResult<Vec<Option<Vec<i64>>>> {
-    let op = registry::find(name).ok_or_else(|| PyValueError::new_err(format!("no operator is named {name}")))?;
+    let op =
+        registry::find(name).ok_or_else(|| PyValueError::new_err(format!("no operator is named {name}")))?;
     let mut slots = vec![None; op.params.len()];
     for (key, value) in attrs.iter() {
         let key: String = key.extract()?;
-        let i = op.param_index(&key).ok_or_else(|| PyTypeError::new_err(format!("{name} has no parameter {key}")))?;
+        let i = op
+            .param_index(&key)
+            .ok_or_else(|| PyTypeError::new_err(format!("{name} has no parameter {key}")))?;
         slots[i] = convert::attr(&value, op.name, &op.params[i])?;
     }
     let attrs = ops::Attrs::from_slots(op, slots).py(py)?;
-    let mut known =
-        shapes.iter().map(|s| s.as_ref().map(|d| shape_of(d, py)).transpose()).collect::<PyResult<Vec<_>>>()?;
+    let mut known = shapes
+        .iter()
+        .map(|s| s.as_ref().map(|d| shape_of(d, py)).transpose())
+        .collect::<PyResult<Vec<_>>>()?;
     if let Some(complete) = &op.complete {
         complete(&attrs, &mut known).py(py)?;
     }

@@ -53,7 +53,8 @@ fn api(py: Python<'_>) -> PyResult<&'static Api> {
             py.import("numpy._core.multiarray").or_else(|_| py.import("numpy.core.multiarray"))?;
         let capsule = multiarray.getattr("_ARRAY_API")?.cast_into::<PyCapsule>()?;
         // SAFETY: NumPy's capsule has no name and holds its function table.
-        let table = unsafe { ffi::PyCapsule_GetPointer(capsule.as_ptr(), std::ptr::null()) }.cast::<*mut c_void>();
+        let table =
+            unsafe { ffi::PyCapsule_GetPointer(capsule.as_ptr(), std::ptr::null()) }.cast::<*mut c_void>();
         if table.is_null() {
             return Err(PyRuntimeError::new_err("NumPy's C interface was not found"));
         }
@@ -86,7 +87,13 @@ fn type_num(dtype: DType) -> c_int {
         DType::U8 => 2,
         DType::I32 => 5,
         // long is 8 bytes except on Windows, where long long (9) is.
-        DType::I64 => if cfg!(windows) { 9 } else { 7 },
+        DType::I64 => {
+            if cfg!(windows) {
+                9
+            } else {
+                7
+            }
+        }
         DType::F32 => 11,
         DType::F64 => 12,
         DType::F16 => 23,

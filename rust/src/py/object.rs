@@ -36,7 +36,8 @@ pub fn base_type() -> *mut ffi::PyTypeObject {
 pub fn set_result_class(class: &Bound<'_, PyAny>) -> PyResult<()> {
     // SAFETY: a live object is asked for its type's bases.
     let ok = unsafe {
-        ffi::PyType_Check(class.as_ptr()) != 0 && ffi::PyType_IsSubtype(class.as_ptr().cast(), base_type()) != 0
+        ffi::PyType_Check(class.as_ptr()) != 0
+            && ffi::PyType_IsSubtype(class.as_ptr().cast(), base_type()) != 0
     };
     if !ok {
         return Err(PyTypeError::new_err("the class of results is a subclass of NDArrayBase"));
@@ -75,7 +76,9 @@ pub fn is_array(object: *mut ffi::PyObject) -> bool {
     // SAFETY: any live object may be asked for its type.
     unsafe {
         let class = ffi::Py_TYPE(object);
-        class == RESULT.load(Relaxed) || class == base_type() || ffi::PyType_IsSubtype(class, base_type()) != 0
+        class == RESULT.load(Relaxed)
+            || class == base_type()
+            || ffi::PyType_IsSubtype(class, base_type()) != 0
     }
 }
 
@@ -130,7 +133,8 @@ unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
     unsafe {
         let class = ffi::Py_TYPE(object);
         let array = &raw mut (*object.cast::<NDArrayObject>()).array;
-        let dropped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| std::ptr::drop_in_place(array)));
+        let dropped =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| std::ptr::drop_in_place(array)));
         drop(dropped);
         let free = ffi::PyType_GetSlot(class, ffi::Py_tp_free);
         let free: ffi::freefunc = std::mem::transmute(free);
@@ -154,7 +158,9 @@ unsafe extern "C" fn new(
                     return Ok(wrap_as(array_of(first).clone(), class));
                 }
             }
-            Err(PyTypeError::new_err("NDArray cannot be made directly; use mx.nd.array, zeros, ones, empty, ..."))
+            Err(PyTypeError::new_err(
+                "NDArray cannot be made directly; use mx.nd.array, zeros, ones, empty, ...",
+            ))
         })
     }
 }
@@ -174,7 +180,9 @@ unsafe extern "C" fn length(object: *mut ffi::PyObject) -> ffi::Py_ssize_t {
         Some(n) => *n as ffi::Py_ssize_t,
         None => {
             // SAFETY: attached; the class is a live exception.
-            unsafe { ffi::PyErr_SetString(ffi::PyExc_TypeError, c"len() of an array without dimensions".as_ptr()) };
+            unsafe {
+                ffi::PyErr_SetString(ffi::PyExc_TypeError, c"len() of an array without dimensions".as_ptr())
+            };
             -1
         }
     }
@@ -224,6 +232,29 @@ unsafe extern "C" fn get_type_flag(object: *mut ffi::PyObject, _: *mut c_void) -
     unsafe { ffi::PyLong_FromLong(array_of(object).dtype() as DType as u8 as _) }
 }
 
+unsafe extern "C" fn get_fresh(object: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
+    // SAFETY: a getter of the type.
+    unsafe {
+        let fresh = array_of(object).link.as_ref().is_some_and(|l| l.node.is_fresh());
+        ffi::PyBool_FromLong(fresh.into())
+    }
+}
+
+unsafe extern "C" fn set_fresh(
+    object: *mut ffi::PyObject,
+    value: *mut ffi::PyObject,
+    _: *mut c_void,
+) -> c_int {
+    // SAFETY: a setter of the type; the value is null when the attribute is deleted.
+    unsafe {
+        let on = !value.is_null() && ffi::PyObject_IsTrue(value) == 1;
+        if let Some(link) = &array_of(object).link {
+            link.node.set_fresh(on);
+        }
+    }
+    0
+}
+
 unsafe extern "C" fn asnumpy(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: a method of the type.
     unsafe {
@@ -247,13 +278,14 @@ unsafe extern "C" fn wait_to_read(object: *mut ffi::PyObject, _: *mut ffi::PyObj
 
 /// Makes the type. Called once.
 pub fn make_type(py: Python<'_>) -> PyResult<Py<PyAny>> {
-    let getter = |name: &'static std::ffi::CStr, get: ffi::getter, doc: &'static std::ffi::CStr| ffi::PyGetSetDef {
-        name: name.as_ptr(),
-        get: Some(get),
-        set: None,
-        doc: doc.as_ptr(),
-        closure: null_mut(),
-    };
+    let getter =
+        |name: &'static std::ffi::CStr, get: ffi::getter, doc: &'static std::ffi::CStr| ffi::PyGetSetDef {
+            name: name.as_ptr(),
+            get: Some(get),
+            set: None,
+            doc: doc.as_ptr(),
+            closure: null_mut(),
+        };
     let getters = vec![
         getter(c"shape", get_shape, c"Extents of the array, a tuple of int."),
         getter(c"ndim", get_ndim, c"Number of dimensions."),
@@ -261,17 +293,34 @@ pub fn make_type(py: Python<'_>) -> PyResult<Py<PyAny>> {
         getter(c"dtype", get_dtype, c"Element type, a NumPy scalar class such as numpy.float32."),
         getter(c"_device", get_device, c"(device type, device id)"),
         getter(c"_type_flag", get_type_flag, c"MXNet's number of the element type."),
+        ffi::PyGetSetDef {
+            set: Some(set_fresh),
+            ..getter(
+                c"_fresh_grad",
+                get_fresh,
+                c"Whether backward wrote the gradient and no step used it since.",
+            )
+        },
         ffi::PyGetSetDef::default(),
     ];
-    let method = |name: &'static std::ffi::CStr, f: ffi::PyCFunction, doc: &'static std::ffi::CStr| ffi::PyMethodDef {
-        ml_name: name.as_ptr(),
-        ml_meth: ffi::PyMethodDefPointer { PyCFunction: f },
-        ml_flags: ffi::METH_NOARGS,
-        ml_doc: doc.as_ptr(),
-    };
+    let method =
+        |name: &'static std::ffi::CStr, f: ffi::PyCFunction, doc: &'static std::ffi::CStr| ffi::PyMethodDef {
+            ml_name: name.as_ptr(),
+            ml_meth: ffi::PyMethodDefPointer { PyCFunction: f },
+            ml_flags: ffi::METH_NOARGS,
+            ml_doc: doc.as_ptr(),
+        };
     let methods = vec![
-        method(c"asnumpy", asnumpy, c"asnumpy($self, /)\n--\n\nA numpy.ndarray with a copy of the values; waits for them."),
-        method(c"wait_to_read", wait_to_read, c"wait_to_read($self, /)\n--\n\nWaits until the values are computed."),
+        method(
+            c"asnumpy",
+            asnumpy,
+            c"asnumpy($self, /)\n--\n\nA numpy.ndarray with a copy of the values; waits for them.",
+        ),
+        method(
+            c"wait_to_read",
+            wait_to_read,
+            c"wait_to_read($self, /)\n--\n\nWaits until the values are computed.",
+        ),
         ffi::PyMethodDef::zeroed(),
     ];
     let mut slots = arith::slots();

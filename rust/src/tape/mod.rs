@@ -71,7 +71,10 @@ pub fn grad(
     walk.run(options)?;
     let mut out = Vec::new();
     for (target, variable) in targets.iter().zip(variables) {
-        let found = walk.index.get(&Arc::as_ptr(&target.node)).and_then(|n| walk.grads[*n].get(target.index as usize));
+        let found = walk
+            .index
+            .get(&Arc::as_ptr(&target.node))
+            .and_then(|n| walk.grads[*n].get(target.index as usize));
         out.push(match found.copied().flatten() {
             Some(value) => walk.build.take(value)?,
             None => zeros(variable)?,
@@ -150,15 +153,18 @@ impl Walk {
                 if matches!(*state, NodeState::Freed) {
                     return Err(freed());
                 }
-                let parents: SmallVec<[Arc<Node>; 4]> =
-                    links(&state).filter(|l| !self.index.contains_key(&Arc::as_ptr(&l.node))).map(|l| l.node.clone()).collect();
+                let parents: SmallVec<[Arc<Node>; 4]> = links(&state)
+                    .filter(|l| !self.index.contains_key(&Arc::as_ptr(&l.node)))
+                    .map(|l| l.node.clone())
+                    .collect();
                 drop(state);
                 stack.push((node, true));
                 stack.extend(parents.into_iter().map(|p| (p, false)));
                 continue;
             }
             let is_target = targets.is_some_and(|t| t.iter().any(|l| Arc::ptr_eq(&l.node, &node)));
-            let below = links(&state).any(|l| self.index.get(&Arc::as_ptr(&l.node)).is_some_and(|i| self.leads[*i]));
+            let below =
+                links(&state).any(|l| self.index.get(&Arc::as_ptr(&l.node)).is_some_and(|i| self.leads[*i]));
             let (wanted, outputs) = match &*state {
                 NodeState::Variable { req, .. } => (targets.is_none() && *req != GradReq::Null, 1),
                 NodeState::Op(op) => (false, op.outs.len()),
@@ -211,8 +217,7 @@ impl Walk {
     }
 
     fn leads(&self, link: &Option<Link>) -> bool {
-        link.as_ref()
-            .is_some_and(|l| self.index.get(&Arc::as_ptr(&l.node)).is_some_and(|i| self.leads[*i]))
+        link.as_ref().is_some_and(|l| self.index.get(&Arc::as_ptr(&l.node)).is_some_and(|i| self.leads[*i]))
     }
 
     fn through_op(&mut self, n: usize, node: &OpNode) -> Result<SmallVec<[(Link, Value); 3]>> {
@@ -240,7 +245,8 @@ impl Walk {
             need: &need,
             train: node.train,
         };
-        let grads = ops::gradients(&mut self.build, &args).map_err(|e| e.within(&format!("gradient of {}", node.op.name)))?;
+        let grads = ops::gradients(&mut self.build, &args)
+            .map_err(|e| e.within(&format!("gradient of {}", node.op.name)))?;
         let mut out = SmallVec::new();
         for ((slot, grad), need) in node.ins.iter().zip(grads).zip(&need) {
             if let (Some(link), Some(value), true) = (&slot.link, grad, need) {
@@ -288,9 +294,10 @@ impl Walk {
         for n in 0..self.order.len() {
             let node = self.order[n].clone();
             let state = node.state.lock();
-            let NodeState::Variable { grad: target, req } = &*state else { continue };
+            let NodeState::Variable { grad: target, req, .. } = &*state else { continue };
             let (target, req) = (target.clone(), *req);
             drop(state);
+            node.set_fresh(true);
             match (self.grads[n][0], req) {
                 (_, GradReq::Null) | (None, GradReq::Add) => {}
                 (None, GradReq::Write) => {

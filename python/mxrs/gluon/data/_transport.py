@@ -9,6 +9,7 @@ affair of `_workers`.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import pickle
@@ -150,8 +151,6 @@ def discard_segment(name: str) -> None:
 
 def _drop(segment: shared_memory.SharedMemory) -> None:
     segment.unlink()
-    try:
+    # A failed read keeps views alive in its traceback; the mapping goes when they do.
+    with contextlib.suppress(BufferError):
         segment.close()
-    except BufferError:
-        # A failed read keeps views alive in its traceback; the mapping goes when they do.
-        pass

@@ -157,5 +157,5 @@ class BatchSampler(Sampler):
     def __len__(self) -> int:
         count = len(self._sampler)
         if self._last_batch == "keep":
-            return -(-count // self._batch_size)
+            return (count + self._batch_size - 1) // self._batch_size
         return (count + len(self._prev)) // self._batch_size
