@@ -160,7 +160,7 @@ def linspace(
     if num < 0:
         raise ValueError(f"Number of samples, {num}, must be non-negative.")
     return call_on(
-        ctx, op("_linspace"), start=start, stop=stop, step=num, endpoint=endpoint, dtype=_name(dtype)
+        ctx, op("_linspace"), start=start, stop=stop, num=num, endpoint=endpoint, dtype=_name(dtype)
     )
 
 
@@ -258,9 +258,7 @@ def histogram(
         values = a.asnumpy()
         low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
         range = (low, high) if low < high else (low - 0.5, high + 0.5)
-    # The edges are an input here too: the operator fills them from the range.
-    edges = array(np.linspace(range[0], range[1], int(bins) + 1), ctx=a.context)
-    counts, edges = op("_histogram")(a, edges, bin_cnt=int(bins), range=tuple(range))
+    counts, edges = op("_histogram")(a, bin_cnt=int(bins), range=(float(range[0]), float(range[1])))
     return counts, edges
 
 

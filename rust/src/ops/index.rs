@@ -1,5 +1,602 @@
-//! Not written yet.
+//! Movement by index arrays: take, Embedding, pick, gather, scatter, choice by a condition, flat indices.
+//!
+//! Index arrays may have any element type; fractions are cut toward zero. What becomes of an index outside its axis
+//! is said by each operator: to the nearest end, modulo the size, or an error; nothing is ever read or written
+//! outside. Gradients are hidden operators that add into zeros, and are differentiated by the forward ones in turn.
+
+mod place;
 
 use super::registry::Registry;
+use super::{Ctx, GradArgs, Grads, Param, Sig, Specs, choice, draw, dtype, flag, float, int, ints};
+use mxrs_base::{AttrValue, DType, Result, Shape, dispatch, f16};
+use mxrs_kernels::copy::{Add, Unit};
+use mxrs_kernels::dispatch_unit;
+use mxrs_kernels::index::{self, Mode, Side};
 
-pub fn register(_r: &mut Registry) {}
+pub fn register(r: &mut Registry) {
+    take(r);
+    embedding(r);
+    pick(r);
+    gather(r);
+    scatter(r);
+    one_hot(r);
+    condition(r);
+    place::register(r);
+}
+
+// ---- elements without their type ---------------------------------------------------------------------------------
+
+/// Input `i` as elements of so many bytes, for kernels that only move them.
+pub(super) fn units<'a, U: Unit>(c: &Ctx<'a>, i: usize) -> &'a [U] {
+    let bytes = c.x_bytes(i);
+    assert_eq!(c.dtype(i).size(), size_of::<U>(), "{}: input {i} read in another width", c.op.name);
+    // SAFETY: memory is aligned for every element type, holds whole elements of this width, and a unit has no
+    // invalid bits.
+    unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len() / size_of::<U>()) }
+}
+
+/// Output `i` likewise; ask once per output and run.
+#[allow(clippy::mut_from_ref)]
+pub(super) fn units_mut<'a, U: Unit>(c: &Ctx<'a>, i: usize) -> &'a mut [U] {
+    let bytes = c.y_bytes(i);
+    assert_eq!(c.out_dtype(i).size(), size_of::<U>(), "{}: output {i} written in another width", c.op.name);
+    // SAFETY: as above; what is written are bits of elements of the output's type.
+    unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), bytes.len() / size_of::<U>()) }
+}
+
+/// The bits of `value` as an element of this type.
+pub(super) fn bits(dtype: DType, value: f64) -> u64 {
+    use mxrs_base::Elem;
+    match dtype {
+        DType::F32 => (value as f32).to_bits() as u64,
+        DType::F64 => value.to_bits(),
+        DType::F16 => f16::from_f64(value).to_bits() as u64,
+        DType::U8 => u8::from_f64(value) as u64,
+        DType::I8 => i8::from_f64(value) as u8 as u64,
+        DType::I32 => i32::from_f64(value) as u32 as u64,
+        DType::I64 => i64::from_f64(value) as u64,
+        DType::Bool => u64::from(value != 0.0),
+    }
+}
+
+// ---- what several operators do -----------------------------------------------------------------------------------
+
+/// Copies rows of input 0, shape (outer, size, inner), into the output.
+fn move_rows(c: &Ctx, at: &[usize], (outer, size, inner): (usize, usize, usize)) {
+    dispatch_unit!(c.dtype(0).size(), U => {
+        index::take::<U>(units(c, 0), at, outer, size, inner, units_mut(c, 0))
+    });
+}
+
+/// Adds rows of input 0 into an output of zeros, shape (outer, size, inner).
+fn add_rows(c: &Ctx, at: &[usize], (outer, size, inner): (usize, usize, usize)) -> Result<()> {
+    dispatch!(c.dtype(0), T => add_rows_of(c.x::<T>(0), at, (outer, size, inner), c.y::<T>(0)))
+}
+
+fn add_rows_of<T: Add>(
+    grad: &[T],
+    at: &[usize],
+    (outer, size, inner): (usize, usize, usize),
+    out: &mut [T],
+) -> Result<()>
+where
+    T::Acc: Add,
+{
+    out.fill(T::default());
+    if T::DTYPE != DType::F16 {
+        index::take_grad(grad, at, outer, size, inner, out);
+        return Ok(());
+    }
+    // Many small terms would vanish in a narrow sum.
+    let (from, to) = (at.len() * inner, size * inner);
+    if from == 0 || to == 0 {
+        return Ok(());
+    }
+    for (grad, out) in grad.chunks_exact(from).zip(out.chunks_exact_mut(to)) {
+        index::take_grad_wide(grad, at, size, inner, out)?;
+    }
+    Ok(())
+}
+
+fn mode(attrs: &super::Attrs) -> Mode {
+    match attrs.str("mode") {
+        "wrap" => Mode::Wrap,
+        "raise" => Mode::Raise,
+        _ => Mode::Clip,
+    }
+}
+
+/// The shape of a gradient, which the hidden operators are told.
+fn shape_param() -> Param {
+    ints("shape", "extents of the result")
+}
+
+fn name(e: mxrs_base::Error, c: &Ctx) -> mxrs_base::Error {
+    e.within(c.op.name.trim_start_matches("_backward_"))
+}
+
+/// The gradient of input 0 by the hidden operator `name` of (head, index), with the attributes named and the shape.
+fn by_index(
+    b: &mut dyn super::Build,
+    g: &GradArgs,
+    name: &str,
+    index: usize,
+    pass: &[&'static str],
+) -> Result<Grads> {
+    let (Some(head), true) = (g.heads[0], g.need[0]) else { return Ok(g.none()) };
+    let mut attrs: Vec<(&str, AttrValue)> = pass.iter().map(|n| (*n, g.attrs.get(n).clone())).collect();
+    attrs.push(("shape", b.shape(g.ins[0]).into()));
+    let grad = b.op1(name, &[head, g.ins[index]], &attrs)?;
+    g.first(grad)
+}
+
+/// The gradient of a hidden adder: `name` of (head, index), shaped as the array it added.
+fn back_to(b: &mut dyn super::Build, g: &GradArgs, name: &str, attrs: &[(&str, AttrValue)]) -> Result<Grads> {
+    let (Some(head), true) = (g.heads[0], g.need[0]) else { return Ok(g.none()) };
+    let grad = b.op1(name, &[head, g.ins[1]], attrs)?;
+    let shape = b.shape(g.ins[0]).clone();
+    let grad = b.reshape(grad, &shape)?;
+    g.first(grad)
+}
+
+// ---- take --------------------------------------------------------------------------------------------------------
+
+fn taken(data: &Shape, axis: usize, indices: &Shape) -> Shape {
+    let dims: Vec<usize> =
+        data[..axis].iter().chain(&indices[..]).chain(&data[axis + 1..]).copied().collect();
+    Shape::new(&dims)
+}
+
+/// Sizes around the axis, and the places along it that the index array (input 1) names.
+fn places(c: &Ctx, data: &Shape, axis: i64, mode: Mode) -> Result<(Vec<usize>, (usize, usize, usize))> {
+    let axis = data.axis(axis)?;
+    let at = index::resolve(&c.indices(1), axis, data[axis], mode).map_err(|e| name(e, c))?;
+    Ok((at, data.around(axis)))
+}
+
+fn take(r: &mut Registry) {
+    let modes: &[&str] = &["clip", "raise", "wrap"];
+    r.op("take", "Slices along an axis, chosen by an index array: its shape stands where the axis was.")
+        .input("a", "the array to take from")
+        .input("indices", "places along the axis, of any shape")
+        .param(int("axis", "the axis").or(0))
+        .param(
+            choice("mode", modes, "indices outside go to the nearest end (clip), wrap around, or raise")
+                .or("clip"),
+        )
+        .alias(&["_npi_take"])
+        .method(&["take"])
+        .infer(|s| s.shaped(taken(s.shape(0), s.axis(0, s.attrs.int("axis"))?, s.shape(1))))
+        .kernel(|c| {
+            let (at, sizes) = places(c, c.shape(0), c.attrs.int("axis"), mode(c.attrs))?;
+            move_rows(c, &at, sizes);
+            Ok(())
+        })
+        .keeps(&[1], &[])
+        .grad(|b, g| by_index(b, g, "_backward_take", 1, &["axis", "mode"]))
+        .sample(&[draw(&[4, 3]), draw(&[2, 2]).indices(4)], &[])
+        .sample(&[draw(&[2, 3]), draw(&[4]).indices(3)], &[("axis", 1.into()), ("mode", "wrap".into())]);
+    r.op("_backward_take", "Slices added into zeros at the places that an index array names.")
+        .input("head", "the gradient of the slices")
+        .input("indices", "places along the axis")
+        .param(int("axis", "the axis").or(0))
+        .param(choice("mode", modes, "what becomes of indices outside").or("clip"))
+        .param(shape_param())
+        .infer(|s| {
+            let shape = s.attrs.shape("shape")?;
+            let axis = shape.axis(s.attrs.int("axis")).map_err(|e| s.fail(e.message()))?;
+            s.expect_shape(0, &taken(&shape, axis, s.shape(1)))?;
+            s.shaped(shape)
+        })
+        .kernel(|c| {
+            let (at, sizes) = places(c, c.out_shape(0), c.attrs.int("axis"), mode(c.attrs))?;
+            add_rows(c, &at, sizes)
+        })
+        .keeps(&[1], &[])
+        .grad(|b, g| {
+            let attrs = ["axis", "mode"].map(|n| (n, g.attrs.get(n).clone()));
+            back_to(b, g, "take", &attrs)
+        })
+        .hidden()
+        .sample(&[draw(&[2, 4]), draw(&[4]).indices(3)], &[("axis", 1.into()), ("shape", [2, 3].into())]);
+}
+
+fn embedding(r: &mut Registry) {
+    r.op(
+        "Embedding",
+        "Rows of a weight, chosen by an array of indices; those outside go to the nearest end.",
+    )
+    .input("data", "row numbers, of any shape")
+    .input("weight", "one row per index: (input_dim, output_dim)")
+    .param(int("input_dim", "the number of rows").at_least(1.0))
+    .param(int("output_dim", "the length of a row").at_least(1.0))
+    .param(
+        dtype("dtype", "the type a weight is created in; the result has that of the weight").or(DType::F32),
+    )
+    .param(flag("sparse_grad", "only False: gradients of the weight are dense").or(false))
+    .alias(&["_npx_embedding", "_sparse_Embedding"])
+    .complete(|attrs, shapes| {
+        shapes[1].get_or_insert(Shape::new(&[attrs.size("input_dim"), attrs.size("output_dim")]));
+        Ok(())
+    })
+    .infer(|s| {
+        if s.attrs.bool("sparse_grad") {
+            return Err(s.fail("sparse_grad = True is not supported; gradients of the weight are dense"));
+        }
+        s.expect_shape(1, &Shape::new(&[s.attrs.size("input_dim"), s.attrs.size("output_dim")]))?;
+        let mut shape = s.shape(0).clone();
+        shape.push(s.attrs.size("output_dim"));
+        s.one(shape, s.dtype(1))
+    })
+    .kernel(|c| {
+        let (rows, inner) = (c.shape(1)[0], c.shape(1)[1]);
+        let at = index::resolve(&c.indices(0), 0, rows, Mode::Clip).map_err(|e| name(e, c))?;
+        dispatch_unit!(c.dtype(1).size(), U => {
+            index::take::<U>(units(c, 1), &at, 1, rows, inner, units_mut(c, 0))
+        });
+        Ok(())
+    })
+    .keeps(&[0], &[])
+    .grad(|b, g| {
+        let mut grads = g.none();
+        if let (Some(head), true) = (g.heads[0], g.need[1]) {
+            let attrs = [("shape", AttrValue::from(b.shape(g.ins[1])))];
+            grads[1] = Some(b.op1("_backward_take", &[head, g.ins[0]], &attrs)?);
+        }
+        Ok(grads)
+    })
+    .sample(&[draw(&[2, 3]).indices(4), draw(&[4, 2])], &[("input_dim", 4.into()), ("output_dim", 2.into())]);
+}
+
+// ---- pick --------------------------------------------------------------------------------------------------------
+
+/// The axis of `pick` in an array of this shape, and the index's shape without it and with it.
+fn picked(s: &Sig, data: &Shape) -> Result<(usize, Shape, Shape)> {
+    let Some(axis) = s.attrs.opt_int("axis") else {
+        return Err(s.fail("axis = None is not supported; name an axis"));
+    };
+    let axis = data.axis(axis).map_err(|e| s.fail(e.message()))?;
+    let (mut without, mut with) = (data.clone(), data.clone());
+    without.remove(axis);
+    with.set(axis, 1);
+    Ok((axis, without, with))
+}
+
+fn infer_pick(s: &Sig) -> Result<Specs> {
+    let (_, without, with) = picked(s, s.shape(0))?;
+    let index = s.shape(1);
+    // One element out of a vector: MXNet's index has shape (1,), as it has no arrays without axes.
+    if *index != without && *index != with {
+        return Err(s.fail(format!("index has shape {index}; {without} or {with} is expected")));
+    }
+    if s.attrs.bool("keepdims") {
+        return s.shaped(with);
+    }
+    s.shaped(if without.ndim() == 0 { Shape::new(&[1]) } else { without })
+}
+
+fn pick(r: &mut Registry) {
+    let modes: &[&str] = &["clip", "wrap"];
+    let axis = || Param { nullable: true, ..int("axis", "the axis to pick along").or(-1) };
+    r.op("pick", "One element along an axis for every position of the others, chosen by an index array.")
+        .input("data", "the array to pick from")
+        .input("index", "places along the axis; shaped as the data without the axis, or with 1 there")
+        .param(axis())
+        .param(flag("keepdims", "whether the axis stays, with extent 1").or(false))
+        .param(
+            choice("mode", modes, "indices outside go to the nearest end (clip) or wrap around").or("clip"),
+        )
+        .alias(&["_npx_pick", "choose_element_0index"])
+        .method(&["pick"])
+        .infer(infer_pick)
+        .kernel(|c| {
+            let (at, (outer, size, inner)) = places(c, c.shape(0), c.attrs.int("axis"), mode(c.attrs))?;
+            dispatch_unit!(c.dtype(0).size(), U => {
+                index::pick::<U>(units(c, 0), &at, outer, size, inner, units_mut(c, 0))
+            });
+            Ok(())
+        })
+        .keeps(&[1], &[])
+        .grad(|b, g| by_index(b, g, "_backward_pick", 1, &["axis", "mode"]))
+        .sample(&[draw(&[3, 4]), draw(&[3]).indices(4)], &[])
+        .sample(
+            &[draw(&[2, 3, 2]), draw(&[2, 2]).indices(3)],
+            &[("axis", 1.into()), ("keepdims", true.into())],
+        );
+    r.op("_backward_pick", "Elements put into zeros at the places that an index array names.")
+        .input("head", "the gradient of the picked elements")
+        .input("index", "places along the axis")
+        .param(axis())
+        .param(choice("mode", modes, "what becomes of indices outside").or("clip"))
+        .param(shape_param())
+        .infer(|s| {
+            let shape = s.attrs.shape("shape")?;
+            let (_, without, _) = picked(s, &shape)?;
+            if s.shape(0).size() != without.size() || s.shape(1).size() != without.size() {
+                return Err(s.fail(format!("head and index have one element for each of {without}")));
+            }
+            s.shaped(shape)
+        })
+        .kernel(|c| {
+            let (at, (outer, size, inner)) = places(c, c.out_shape(0), c.attrs.int("axis"), mode(c.attrs))?;
+            c.y_bytes(0).fill(0);
+            dispatch!(c.dtype(0), T => {
+                index::pick_grad::<T>(c.x(0), &at, outer, size, inner, c.y(0))
+            });
+            Ok(())
+        })
+        .keeps(&[1], &[])
+        .grad(|b, g| {
+            let attrs = ["axis", "mode"].map(|n| (n, g.attrs.get(n).clone()));
+            back_to(b, g, "pick", &attrs)
+        })
+        .hidden()
+        .sample(&[draw(&[3]), draw(&[3]).indices(4)], &[("shape", [3, 4].into())]);
+    r.op("batch_take", "One element of each row of a matrix; indices outside go to the nearest end.")
+        .input("a", "a matrix")
+        .input("indices", "a column for each row")
+        .infer(|s| {
+            s.expect_ndim(0, 2..=2)?;
+            if s.shape(1).size() != s.shape(0)[0] {
+                return Err(s.fail(format!("{} indices are expected, one for each row", s.shape(0)[0])));
+            }
+            s.shaped(s.shape(1).clone())
+        })
+        .kernel(|c| {
+            let (at, (outer, size, inner)) = places(c, c.shape(0), 1, Mode::Clip)?;
+            dispatch_unit!(c.dtype(0).size(), U => {
+                index::pick::<U>(units(c, 0), &at, outer, size, inner, units_mut(c, 0))
+            });
+            Ok(())
+        })
+        .sample(&[draw(&[3, 4]), draw(&[3]).indices(4)], &[]);
+}
+
+// ---- several coordinates -----------------------------------------------------------------------------------------
+
+/// The shape of the gathered slices: (K, rest of the index's shape) names places in the first K axes of `data`.
+fn gathered(s: &Sig, data: &Shape, indices: &Shape) -> Result<Shape> {
+    let Some((&k, rest)) = indices.split_first().filter(|(_, rest)| !rest.is_empty()) else {
+        return Err(s.fail("indices have two dimensions or more: coordinates, then positions"));
+    };
+    if k == 0 || k > data.ndim() {
+        return Err(s.fail(format!(
+            "indices give {k} coordinates; 1 to {} are allowed, one for each leading axis",
+            data.ndim()
+        )));
+    }
+    Ok(Shape::new(&[rest, &data[k..]].concat()))
+}
+
+/// Offsets in slices that the index array (input `i`) names in `data`, their number in all, and a slice's size.
+fn offsets(c: &Ctx, i: usize, data: &Shape) -> Result<(Vec<usize>, usize, usize)> {
+    let k = c.shape(i)[0];
+    let at = index::flatten_nd(&c.indices(i), &data[..k]).map_err(|e| name(e, c))?;
+    Ok((at, data[..k].iter().product(), data[k..].iter().product()))
+}
+
+fn gather(r: &mut Registry) {
+    r.op("gather_nd", "Slices at the places that index coordinates name; negative ones count from the end.")
+        .input("data", "the array to gather from")
+        .input("indices", "(K, ...): the coordinates along the first K axes of the data")
+        .alias(&["_npi_gather_nd", "_npx_gather_nd"])
+        .infer(|s| s.shaped(gathered(s, s.shape(0), s.shape(1))?))
+        .kernel(|c| {
+            let (at, size, inner) = offsets(c, 1, c.shape(0))?;
+            move_rows(c, &at, (1, size, inner));
+            Ok(())
+        })
+        .keeps(&[1], &[])
+        .grad(|b, g| by_index(b, g, "_backward_gather_nd", 1, &[]))
+        .sample(&[draw(&[3, 4]), draw(&[2, 5]).indices(3)], &[])
+        .sample(&[draw(&[3, 4]), draw(&[1, 2, 2]).indices(3)], &[]);
+    r.op("_backward_gather_nd", "Slices added into zeros at the places that index coordinates name.")
+        .input("data", "the slices")
+        .input("indices", "(K, ...): the coordinates along the first K axes of the result")
+        .param(shape_param())
+        .infer(infer_scatter)
+        .kernel(|c| {
+            let (at, size, inner) = offsets(c, 1, c.out_shape(0))?;
+            add_rows(c, &at, (1, size, inner))
+        })
+        .keeps(&[1], &[])
+        .grad(|b, g| back_to(b, g, "gather_nd", &[]))
+        .sample(&[draw(&[5]), draw(&[2, 5]).indices(3)], &[("shape", [3, 4].into())]);
+}
+
+fn infer_scatter(s: &Sig) -> Result<Specs> {
+    let shape = s.attrs.shape("shape")?;
+    shape.checked_size()?;
+    s.expect_shape(0, &gathered(s, &shape, s.shape(1))?)?;
+    s.shaped(shape)
+}
+
+fn scatter(r: &mut Registry) {
+    r.op(
+        "scatter_nd",
+        "Zeros with slices put at the places that index coordinates name; the last of equals stays.",
+    )
+    .input("data", "the slices")
+    .input("indices", "(K, ...): the coordinates along the first K axes of the result")
+    .param(shape_param())
+    .infer(infer_scatter)
+    .kernel(|c| {
+        let (at, _, inner) = offsets(c, 1, c.out_shape(0))?;
+        c.y_bytes(0).fill(0);
+        dispatch_unit!(c.dtype(0).size(), U => {
+            index::scatter_rows::<U>(units(c, 0), &at, inner, units_mut(c, 0))
+        });
+        Ok(())
+    })
+    .keeps(&[1], &[])
+    .grad(|b, g| back_to(b, g, "gather_nd", &[]))
+    .sample(&[draw(&[2, 3]), draw(&[1, 2]).indices(1)], &[("shape", [4, 3].into())]);
+    r.op(
+        "_scatter_set_nd",
+        "lhs with the slices at the places that index coordinates name replaced by those of rhs.",
+    )
+    .input("lhs", "the array to change")
+    .input("rhs", "the slices")
+    .input("indices", "(K, ...): the coordinates along the first K axes of lhs")
+    .param(shape_param())
+    .alias(&["_npi_scatter_set_nd"])
+    .infer(|s| {
+        s.expect_shape(0, &s.attrs.shape("shape")?)?;
+        s.expect_shape(1, &gathered(s, s.shape(0), s.shape(2))?)?;
+        if s.dtype(1) != s.dtype(0) {
+            return Err(s.fail("lhs and rhs must be of one type"));
+        }
+        s.same(0)
+    })
+    .updates(&[(0, 0)])
+    .kernel(|c| {
+        let (at, _, inner) = offsets(c, 2, c.shape(0))?;
+        dispatch_unit!(c.dtype(0).size(), U => {
+            index::scatter_rows::<U>(units(c, 1), &at, inner, units_mut(c, 0))
+        });
+        Ok(())
+    })
+    .sample(&[draw(&[4, 3]), draw(&[2, 3]), draw(&[1, 2]).indices(4)], &[("shape", [4, 3].into())]);
+}
+
+// ---- one_hot and where -------------------------------------------------------------------------------------------
+
+fn encode(c: &Ctx, depth: usize, on: f64, off: f64) {
+    let dtype = c.out_dtype(0);
+    let (on, off) = (bits(dtype, on), bits(dtype, off));
+    dispatch_unit!(dtype.size(), U => {
+        index::one_hot::<i64, U>(&c.indices(0), depth, on as U, off as U, units_mut(c, 0))
+    });
+}
+
+fn one_hot(r: &mut Registry) {
+    r.op(
+        "one_hot",
+        "`on_value` at the place that each index names, `off_value` elsewhere, along a new last axis.",
+    )
+    .input("indices", "places below `depth`; those outside give `off_value` everywhere")
+    .param(int("depth", "the length of the new axis").at_least(0.0))
+    .param(float("on_value", "the value at the index").or(1.0))
+    .param(float("off_value", "the value elsewhere").or(0.0))
+    .param(dtype("dtype", "the type of the result").or(DType::F32))
+    .alias(&["_npx_one_hot"])
+    .method(&["one_hot"])
+    .infer(|s| {
+        let mut shape = s.shape(0).clone();
+        shape.push(s.attrs.size("depth"));
+        s.one(shape, s.attrs.dtype("dtype"))
+    })
+    .kernel(|c| {
+        encode(c, c.attrs.size("depth"), c.attrs.float("on_value"), c.attrs.float("off_value"));
+        Ok(())
+    })
+    .zero_grad()
+    .sample(&[draw(&[2, 3]).indices(4)], &[("depth", 4.into())])
+    .sample(
+        &[draw(&[3]).indices(4)],
+        &[("depth", 2.into()), ("on_value", 2.into()), ("off_value", (-1).into())],
+    );
+    r.op("_onehot_encode", "One row for each index of lhs, in the shape of rhs: 1 at the index, else 0.")
+        .input("lhs", "a vector of indices")
+        .input("rhs", "a matrix whose shape and type the result has")
+        .infer(|s| {
+            s.expect_ndim(0, 1..=1)?;
+            s.expect_ndim(1, 2..=2)?;
+            if s.shape(0)[0] != s.shape(1)[0] {
+                return Err(s.fail("lhs has one index for each row of rhs"));
+            }
+            s.same(1)
+        })
+        .kernel(|c| {
+            encode(c, c.out_shape(0)[1], 1.0, 0.0);
+            Ok(())
+        })
+        .sample(&[draw(&[2]).indices(3), draw(&[2, 3])], &[]);
+}
+
+/// Writes x (an input, or zeros) where the condition (input `cond`) is not 0, else y.
+fn select(c: &Ctx, cond: usize, x: Option<usize>, y: Option<usize>) {
+    fn by<C: mxrs_base::Elem>(c: &Ctx, cond: &[C], x: Option<usize>, y: Option<usize>) {
+        dispatch_unit!(c.out_dtype(0).size(), U => {
+            let side = |i: Option<usize>| i.map_or(Side::Scalar(U::default()), |i| Side::Array(units(c, i)));
+            index::choose::<C, U>(cond, side(x), side(y), units_mut(c, 0))
+        });
+    }
+    // A whole number is 0 when its bits are: signs and bool need no code of their own.
+    match c.dtype(cond) {
+        DType::F32 => by::<f32>(c, c.x(cond), x, y),
+        DType::F64 => by::<f64>(c, c.x(cond), x, y),
+        DType::F16 => by::<f16>(c, c.x(cond), x, y),
+        DType::I64 => by::<i64>(c, c.x(cond), x, y),
+        DType::I32 => by::<i32>(c, c.x(cond), x, y),
+        DType::U8 | DType::I8 | DType::Bool => by::<u8>(c, c.x_bytes(cond), x, y),
+    }
+}
+
+/// The condition has the shape of the value, or one element for each of its rows.
+fn expect_condition(s: &Sig, cond: usize, value: usize) -> Result<()> {
+    let (cond, value) = (s.shape(cond), s.shape(value));
+    let by_row = cond.ndim() == 1 && value.first() == cond.first();
+    if cond == value || by_row {
+        return Ok(());
+    }
+    Err(s.fail(format!(
+        "condition has shape {cond}; {value}, or one element for each of its rows, is expected"
+    )))
+}
+
+fn condition(r: &mut Registry) {
+    r.op("where", "Elements of x where the condition is not 0, else of y.")
+        .input("condition", "shaped as x, or a vector with one element for each row of x")
+        .input("x", "values where the condition holds")
+        .input("y", "values elsewhere, shaped as x")
+        .alias(&["_sparse_where"])
+        .infer(|s| {
+            s.expect_shape(2, s.shape(1))?;
+            if s.dtype(1) != s.dtype(2) {
+                return Err(s.fail("x and y must be of one type"));
+            }
+            expect_condition(s, 0, 1)?;
+            s.same(1)
+        })
+        .kernel(|c| {
+            select(c, 0, Some(1), Some(2));
+            Ok(())
+        })
+        .keeps(&[0], &[])
+        .grad(|b, g| {
+            let mut grads = g.none();
+            let Some(head) = g.heads[0] else { return Ok(grads) };
+            for (i, holds) in [(1, true), (2, false)] {
+                if g.need[i] {
+                    grads[i] =
+                        Some(b.op1("_backward_where", &[head, g.ins[0]], &[("holds", holds.into())])?);
+                }
+            }
+            Ok(grads)
+        })
+        .sample(&[draw(&[2, 3]).indices(2), draw(&[2, 3]), draw(&[2, 3])], &[])
+        .sample(&[draw(&[3]).indices(2), draw(&[3, 2]), draw(&[3, 2])], &[]);
+    r.op(
+        "_backward_where",
+        "The values where the condition holds (or, with `holds` false, does not), else 0.",
+    )
+    .input("head", "the gradient of the choice")
+    .input("condition", "shaped as the head, or one element for each of its rows")
+    .param(flag("holds", "which side").or(true))
+    .infer(|s| {
+        expect_condition(s, 1, 0)?;
+        s.same(0)
+    })
+    .kernel(|c| {
+        match c.attrs.bool("holds") {
+            true => select(c, 1, Some(0), None),
+            false => select(c, 1, None, Some(0)),
+        }
+        Ok(())
+    })
+    .keeps(&[1], &[])
+    .grad(|b, g| back_to(b, g, "_backward_where", &[("holds", g.attrs.get("holds").clone())]))
+    .hidden()
+    .sample(&[draw(&[2, 3]), draw(&[2, 3]).indices(2)], &[("holds", false.into())]);
+}
