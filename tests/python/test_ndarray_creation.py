@@ -74,6 +74,20 @@ def test_unknown_dtype_is_named():
         nd.zeros((1,), dtype="bfloat16")
 
 
+def test_numbers_outside_the_type_wrap():
+    agree(nd.array([300, -1], dtype="uint8"), [44, 255], "uint8")
+    x = nd.zeros((2,), dtype="int8")
+    x[:] = [200, 1]
+    agree(x, [-56, 1])
+
+
+def test_shapes_are_whole_numbers():
+    assert nd.zeros((2.0, np.int64(3))).shape == (2, 3)
+    for call in (lambda: nd.zeros((2.5,)), lambda: nd.zeros((6,)).reshape((1.5, 4)), lambda: nd.ones(("a",))):
+        with pytest.raises(TypeError, match="whole numbers"):
+            call()
+
+
 def test_array_of_arrays():
     agree(nd.array([nd.array([1, 2]), nd.array([3, 4])]), [[1, 2], [3, 4]])
 
@@ -374,8 +388,10 @@ def test_other_samplers():
     agree(log_probability, [0, 0])
     assert sorted(nd.random.shuffle(nd.array([[1, 1], [2, 2], [3, 3]])).asnumpy()[:, 0].tolist()) == [1, 2, 3]
     assert nd.random.uniform_like(nd.zeros((2, 3))).shape == (2, 3)
-    with pytest.raises(TypeError, match="foo"):
-        nd.random.randn(2, foo=1)
+    for call in (nd.random.randn, nd.random.uniform, nd.random.randint):
+        with pytest.raises(TypeError, match="foo"):
+            call(2, 3, foo=1)
+    assert nd.random.uniform(0, 1, shape=(2,), name="x").shape == (2,)
 
 
 def test_zipfian_counts():

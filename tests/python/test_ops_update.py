@@ -44,16 +44,17 @@ MASTERED: list[tuple[str, int, list[dict[str, Any]]]] = [
 CASES = [(op, k, attrs) for op, k, runs in RULES for attrs in runs]
 MASTERED_CASES = [(op, k, attrs) for op, k, runs in MASTERED for attrs in runs]
 SHAPES = [(1,), (3, 5), (2, 3, 87)]
-TOLERANCE = {"float16": 2e-3, "float32": 2e-6, "float64": 1e-7}
+# MXNet rounds after every float16 operation, this library at the end; MXNet's attributes are float32 numbers.
+TOLERANCE = {"float16": 3e-2, "float32": 1e-5, "float64": 1e-6}
 
 
 def _arrays(shape: tuple[int, ...], dtype: str, states: int, seed: int = 0) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     arrays = {f"g{i}": rng.standard_normal(shape).astype(dtype) for i in range(3)}
     arrays["w"] = rng.standard_normal(shape).astype(dtype)
-    # As after some steps: sums of squares are larger than the squares of means.
+    # As after some steps: a mean square (first, where there are three) is larger than a squared mean.
     for i in range(states):
-        arrays[f"s{i}"] = (0.5 + rng.random(shape)).astype(dtype)
+        arrays[f"s{i}"] = (0.5 + rng.random(shape) + 3.0 * (states == 3 and i == 0)).astype(dtype)
     return arrays
 
 
@@ -69,15 +70,21 @@ def _steps(op: str, states: int, attrs: dict[str, Any], tail: str = "", in_place
 def test_three_steps(oracle: Any, op: str, states: int, attrs: dict[str, Any], dtype: str) -> None:
     code = _steps(op, states, attrs, in_place="phase1" not in op)
     for shape in SHAPES:
-        # float16 states lose what MXNet loses, but intermediate sums round once here.
-        tolerance = TOLERANCE[dtype]
         arrays = _arrays(shape, dtype, states)
-        oracle.check(code, rtol=tolerance * 5, atol=tolerance * 5, **arrays)
+        oracle.check(code, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype], **arrays)
     oracle.compared.add(op)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize(("op", "states", "attrs"), MASTERED_CASES)
+# MXNet's mp_lamb_update_phase1 refuses float32 weights.
+MASTERED_DTYPES = [
+    (*case, dtype)
+    for case in MASTERED_CASES
+    for dtype in ("float16", "float32")
+    if (case[0], dtype) != ("mp_lamb_update_phase1", "float32")
+]
+
+
+@pytest.mark.parametrize(("op", "states", "attrs", "dtype"), MASTERED_DTYPES)
 def test_three_steps_of_a_master_copy(
     oracle: Any, op: str, states: int, attrs: dict[str, Any], dtype: str
 ) -> None:
@@ -99,15 +106,16 @@ def test_three_steps_of_a_master_copy(
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.5, 0.0, float("inf"), float("nan")])
-@pytest.mark.parametrize("attrs", [{"lr": 0.1, "eta": 1.0}, {"lr": 0.1, "eta": 0.5, "wd": 0.1, "clip_gradient": 0.2}])
+@pytest.mark.parametrize(
+    "attrs", [{"lr": 0.1, "eta": 1.0}, {"lr": 0.1, "eta": 0.5, "wd": 0.1, "clip_gradient": 0.2}]
+)
 def test_adamw(oracle: Any, attrs: dict[str, Any], scale: float) -> None:
     arrays = _arrays((3, 5), "float32", 2) | {"r": np.array([scale], "float32")}
     call = "out_{0} = {1}(w, g{0}, s0, s1, {2}r, out=w, **attrs).copy()"
-    for mp, dtype in ((False, "float32"), (False, "float64"), (True, "float16")):
+    for mp, dtype in ((False, "float32"), (True, "float16")):
         tail = "master, " if mp else ""
         name = "_mp_adamw_update" if mp else "_adamw_update"
         given = {k: v.astype(dtype) if k[0] in "wg" or not mp else v for k, v in arrays.items()}
-        given["r"] = arrays["r"].astype("float32" if mp else dtype)
         given["master"] = given["w"].astype("float32")
         head = f"attrs = {attrs!r}\nf = mx.nd._internal.{name}\n"
         code = head + "\n".join(call.format(i, "f", tail) for i in range(3)) + "\nout_s0, out_s1 = s0, s1"
@@ -125,8 +133,100 @@ def test_lamb_step(oracle: Any, norms: tuple[float, float], bounds: dict[str, fl
     code = f"out_w = mx.nd.lamb_update_phase2(w, g, r1, r2, lr=0.1, out=w, **{bounds!r})"
     oracle.check(code, w=w, g=g, r1=r1, r2=r2, rtol=1e-6)
     code = f"out_w = mx.nd.mp_lamb_update_phase2(w, g, r1, r2, m, lr=0.1, out=w, **{bounds!r})\nout_m = m"
-    oracle.check(code, w=w.astype("float16"), g=g, r1=r1, r2=r2, m=w.copy(), rtol=1e-3)
+    half = w.astype("float16")
+    ours = oracle.check(code, w=half, g=g, r1=r1, r2=r2, m=w, rtol=1e-3, atol=1e-3, only=["out_w"])
+    # MXNet 1.9.1 leaves the master copy as it was, so that training would never leave the first step.
+    assert ours["out_m"].dtype == np.float32
+    np.testing.assert_array_equal(ours["out_m"].astype("float16"), ours["out_w"])
     oracle.compared.update({"lamb_update_phase2", "mp_lamb_update_phase2"})
+
+
+def _many(name: str, states: list[str], tail: str, attrs: str) -> str:
+    """Three steps of two weights; a step's gradients are those of the step before, shrunk."""
+    arrays = ", ".join(f"w{k}, g{k}" + "".join(f", {s}{k}" for s in states) for k in (0, 1))
+    line = f"mx.nd.{name}({arrays}{tail}, out=[w0, w1], {attrs})\ng0 *= 0.5\ng1 *= 0.5\n"
+    outs = "\n".join(f"out_{n} = {n}" for k in (0, 1) for n in ["w" + str(k), *(s + str(k) for s in states)])
+    return line * 3 + outs
+
+
+COMMON = "rescale_grad=0.5, clip_gradient=0.3, num_weights=2"
+LISTS = "lrs=(0.1, 0.2), wds=(0.0, 0.1), "
+MANY = [
+    ("multi_sgd_update", [], "", LISTS + COMMON),
+    ("multi_sgd_mom_update", ["s"], "", LISTS + "momentum=0.9, " + COMMON),
+    ("multi_mp_sgd_update", ["m"], "", LISTS + COMMON),
+    ("multi_mp_sgd_mom_update", ["s", "m"], "", LISTS + "momentum=0.9, " + COMMON),
+    ("preloaded_multi_sgd_update", [], ", lr, wd", COMMON),
+    ("preloaded_multi_sgd_mom_update", ["s"], ", lr, wd", "momentum=0.9, " + COMMON),
+    ("preloaded_multi_mp_sgd_update", ["m"], ", lr, wd", COMMON),
+    ("preloaded_multi_mp_sgd_mom_update", ["s", "m"], ", lr, wd", "momentum=0.9, " + COMMON),
+    ("_internal._multi_adamw_update", ["s", "t"], ", r", LISTS + "etas=(1.0, 0.5), num_weights=2"),
+    ("_internal._multi_mp_adamw_update", ["s", "t", "m"], ", r", LISTS + "etas=(1.0, 0.5), num_weights=2"),
+    (
+        "_internal._multi_lamb_update",
+        ["s", "t"],
+        "",
+        "learning_rates=(0.1, 0.2), wds=(0.0, 0.1), step_count=(1, 2), num_tensors=2, upper_bound=2.0",
+    ),
+    (
+        "_internal._multi_mp_lamb_update",
+        ["s", "t", "m"],
+        "",
+        "learning_rates=(0.1, 0.2), wds=(0.0, 0.1), step_count=(1, 2), num_tensors=2, bias_correction=False",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "states", "tail", "attrs"), MANY)
+def test_many_weights(oracle: Any, name: str, states: list[str], tail: str, attrs: str) -> None:
+    mastered = "m" in states
+    arrays: dict[str, np.ndarray] = {}
+    for k, shape in enumerate([(2, 3), (300,)]):
+        given = _arrays(shape, "float16" if mastered else "float32", 0, seed=k)
+        arrays |= {f"w{k}": given["w"], f"g{k}": given["g0"], f"m{k}": given["w"].astype("float32")}
+        arrays |= {f"{s}{k}": v for s, v in zip("st", _arrays(shape, "float32", 2, seed=k).values())}
+        arrays[f"t{k}"] = np.abs(arrays[f"t{k}"])
+    arrays |= {"lr": np.array([0.1, 0.2], "float32"), "wd": np.array([0.0, 0.1], "float32")}
+    arrays["r"] = np.array([0.5], "float32")
+    tolerance = 2e-3 if mastered else 1e-5
+    oracle.check(_many(name, states, tail, attrs), rtol=tolerance, atol=tolerance, **arrays)
+    oracle.compared.add(name.removeprefix("_internal."))
+
+
+def test_lars_rates(oracle: Any) -> None:
+    code = "out = mx.nd.multi_lars(lr, w, g, wd, eta=0.1, eps=1e-3, rescale_grad=0.5)\nout_lr = out"
+    lr, w = np.array([1.0, 2.0, 3.0], "float32"), np.array([0.0, 4.0, 9.0], "float32")
+    oracle.check(code, lr=lr, w=w, g=w[::-1].copy(), wd=lr * 0.1)
+    oracle.compared.add("multi_lars")
+
+
+def test_reset_arrays() -> None:
+    arrays = [mx.nd.ones((2, 3)), mx.nd.ones((4,), dtype="int32"), mx.nd.ones((700, 300), dtype="float16")]
+    mx.nd.reset_arrays(*arrays, num_arrays=3)
+    for a in arrays:
+        assert not a.asnumpy().any()
+
+
+def test_group_adagrad() -> None:
+    w, g, h = (
+        np.array([[1.0, -2.0], [3.0, 4.0]]),
+        np.array([[0.5, 3.0], [0.1, 0.2]]),
+        np.array([[0.1], [0.2]]),
+    )
+    a = [mx.nd.array(v, dtype="float64") for v in (w, g, h)]
+    new = mx.nd.contrib.group_adagrad_update(*a, lr=0.1, epsilon=1e-3, rescale_grad=2.0, clip_gradient=1.0)
+    clipped = np.clip(2 * g, -1, 1)
+    sums = h + (clipped**2).mean(axis=1, keepdims=True)
+    np.testing.assert_allclose(a[2].asnumpy(), sums, rtol=1e-12)
+    np.testing.assert_allclose(new.asnumpy(), w - 0.1 * clipped / np.sqrt(sums + 1e-3), rtol=1e-12)
+
+
+def test_many_weights_refuses_wrong_counts() -> None:
+    w, g = mx.nd.ones((2,)), mx.nd.ones((2,))
+    with pytest.raises(mx.MXNetError, match="2 weights need 4 arrays; 2 were given"):
+        mx.nd.multi_sgd_update(w, g, lrs=(0.1, 0.1), wds=(0, 0), num_weights=2)
+    with pytest.raises(mx.MXNetError, match="lrs has 2 entries for 1 weights"):
+        mx.nd.multi_sgd_update(w, g, lrs=(0.1, 0.1), wds=(0,), num_weights=1)
 
 
 def test_weight_stays_without_out() -> None:
@@ -170,7 +270,7 @@ A = mx.nd.array
             lambda w: mx.nd.mp_sgd_update(w.astype("float64"), w.astype("float64"), w, lr=0.1),
             ["float64", "float16 and float32"],
         ),
-        (lambda w: mx.nd.ftml_update(w, w, w * 0, w * 0, w * 0, lr=0.1, t=0), ["t = 0", "at least 1"]),
+        (lambda w: mx.nd.ftml_update(w, w, w * 0, w * 0, w * 0, lr=0.1, t=0), ["t = 0", "not valid"]),
         (lambda w: mx.nd.lamb_update_phase2(w, w * 1, w * 1, w * 1, lr=0.1), ["r1", "one number"]),
     ],
 )

@@ -13,10 +13,11 @@ import numpy as np
 from .. import _core
 from ..base import MXNetError
 from ._devices import call_on, device_of
-from ._dtypes import NAMES, NP_DTYPES, flag_of
+from ._dtypes import NAMES, flag_of
 from ._lookup import op
-from .interop import from_numpy, from_values
+from .interop import as_values, from_numpy, from_values
 from .ndarray import NDArray
+from .shapes import whole
 
 __all__ = [
     "arange",
@@ -46,7 +47,7 @@ def _shape(shape: Any) -> tuple[int, ...]:
     MXNetError
         For negative extents.
     """
-    extents = (int(shape),) if hasattr(shape, "__index__") else tuple(int(s) for s in shape)
+    extents = (int(shape),) if hasattr(shape, "__index__") else tuple(map(whole, shape))
     if any(e < 0 for e in extents):
         raise MXNetError(f"shape {extents} is not valid: extents are not negative")
     return extents
@@ -95,7 +96,7 @@ def array(source_array: Any, ctx: Any = None, dtype: Any = None) -> NDArray:
     if isinstance(source_array, (str, bytes)):
         raise TypeError("source_array must be array like object")
     try:
-        values = np.asarray(source_array, dtype=NP_DTYPES[flag], order="C")
+        values = as_values(source_array, flag)
     except (TypeError, ValueError, OverflowError) as error:
         raise TypeError(f"source_array must be array like object ({error})") from None
     return from_values(values, flag, device_of(ctx))

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import _core
-from ._dtypes import NAMES, NP_DTYPES
+from ._dtypes import NAMES
 from ._lookup import OPS, op
-from .interop import from_values
+from .interop import as_values, from_values
 
 _Base = _core.NDArrayBase
 _window = _core.window
@@ -538,8 +538,8 @@ def fitted(value: Any, shape: tuple[int, ...], like: Any) -> Any:
 def _converted(value: Any, like: Any) -> Any:
     """An array of a list, tuple, NumPy array or the like."""
     try:
-        array = np.asarray(value, dtype=NP_DTYPES[like._type_flag], order="C")
-    except (TypeError, ValueError):
+        array = as_values(value, like._type_flag)
+    except (TypeError, ValueError, OverflowError):
         array = None
     if array is None or isinstance(value, (str, bytes)):
         name = type(like).__name__

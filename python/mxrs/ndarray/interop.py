@@ -18,6 +18,22 @@ from ._dtypes import _DTYPE_NP_TO_MX, NP_DTYPES
 _Base = _core.NDArrayBase
 
 
+def as_values(source: Any, flag: int) -> np.ndarray:
+    """A C-contiguous NumPy array of the element type with number `flag`.
+
+    Whole numbers outside the type's range wrap, as they do in NumPy 1; NumPy 2 refuses them in lists.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the source is not a regular array of numbers.
+    """
+    try:
+        return np.asarray(source, dtype=NP_DTYPES[flag], order="C")
+    except OverflowError:
+        return np.asarray(np.asarray(source).astype(NP_DTYPES[flag]), order="C")
+
+
 def from_values(values: np.ndarray, flag: int, device: tuple[int, int] | None = None) -> Any:
     """An NDArray with a copy of a C-contiguous NumPy array of the element type with number `flag`."""
     # NumPy's buffer of an array without dimensions has no extents at all; as one element it has.

@@ -22,7 +22,7 @@ from ._devices import context_of, device_of
 from ._dtypes import _DTYPE_MX_TO_NP, _DTYPE_NP_TO_MX, NAMES, flag_of
 from ._lookup import op
 from .interop import array_ufunc, from_values, shared_view
-from .shapes import reshaped
+from .shapes import reshaped, whole
 
 __all__ = ["_DTYPE_MX_TO_NP", "_DTYPE_NP_TO_MX", "NDArray"]
 
@@ -245,7 +245,7 @@ class NDArray(_core.NDArrayBase):
             raise AssertionError("Shape must be provided.")
         if len(shape) == 1 and not hasattr(shape[0], "__index__"):
             shape = tuple(shape[0])
-        codes = tuple(code if type(code) is int else int(code) for code in shape)
+        codes = tuple(code if type(code) is int else whole(code) for code in shape)
         return _core.window(self, 0, reshaped(self.shape, codes, reverse))
 
     def expand_dims(self, axis: int, inplace: bool = False) -> NDArray:
@@ -396,7 +396,8 @@ class NDArray(_core.NDArrayBase):
         return dlpack.export(self)
 
     def to_dlpack_for_write(self) -> Any:
-        """A DLPack capsule that shares the memory; waits for operators that read or write it."""
+        """A DLPack capsule that shares the memory; waits for everything, so that nobody reads it any more."""
+        _core.waitall()
         return dlpack.export(self)
 
     def __dlpack__(self, **options: Any) -> Any:

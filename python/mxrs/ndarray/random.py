@@ -16,6 +16,7 @@ from ._devices import call_on
 from ._dtypes import NAMES, flag_of
 from ._lookup import OPS, absent, op
 from .ndarray import NDArray
+from .shapes import whole
 
 __all__ = [
     "exponential",
@@ -38,7 +39,7 @@ def _given(value: Any) -> Any:
 
 
 def _shape(shape: Any) -> tuple[int, ...]:
-    return (int(shape),) if hasattr(shape, "__index__") else tuple(int(s) for s in shape)
+    return (int(shape),) if hasattr(shape, "__index__") else tuple(map(whole, shape))
 
 
 def _draw(
@@ -55,8 +56,11 @@ def _draw(
     names : tuple of str
         Their names in `sample`.
     where : dict
-        shape, dtype, ctx and out of the call.
+        shape, dtype, ctx and out of the call, and whatever else was given by name.
     """
+    unknown = set(where) - {"shape", "dtype", "ctx", "out", "name"}
+    if unknown:
+        raise TypeError(f"{scalar}: no argument is named {', '.join(sorted(unknown))}")
     shape, dtype, out = _given(where["shape"]), _given(where["dtype"]), where["out"]
     extra: dict[str, Any] = {} if out is None else {"out": out}
     if dtype not in (None, "None"):
@@ -113,7 +117,7 @@ def uniform(
     out : NDArray, optional
         Where to put the result.
     """
-    where = {"shape": shape, "dtype": dtype, "ctx": ctx, "out": out}
+    where = {"shape": shape, "dtype": dtype, "ctx": ctx, "out": out, **kwargs}
     return _draw("_random_uniform", "_sample_uniform", {"low": low, "high": high}, ("low", "high"), **where)
 
 
@@ -127,7 +131,7 @@ def normal(
     **kwargs: Any,
 ) -> NDArray:
     """Numbers from the normal distribution of mean `loc` and standard deviation `scale`; else as `uniform`."""
-    where = {"shape": shape, "dtype": dtype, "ctx": ctx, "out": out}
+    where = {"shape": shape, "dtype": dtype, "ctx": ctx, "out": out, **kwargs}
     return _draw("_random_normal", "_sample_normal", {"loc": loc, "scale": scale}, ("mu", "sigma"), **where)
 
 
@@ -136,19 +140,14 @@ def randn(*shape: int, **kwargs: Any) -> NDArray:
     `scale` (1).
     """
     loc, scale = kwargs.pop("loc", 0), kwargs.pop("scale", 1)
-    where = {name: kwargs.pop(name, None) for name in ("dtype", "ctx", "out")}
-    if kwargs:
-        raise TypeError(
-            f"randn: no argument is named {next(iter(kwargs))}; there are loc, scale, dtype, ctx and out"
-        )
-    return normal(loc, scale, shape or None, **where)
+    return normal(loc, scale, shape or None, **kwargs)
 
 
 def poisson(
     lam: Any = 1, shape: Any = None, dtype: Any = None, ctx: Any = None, out: Any = None, **kwargs: Any
 ) -> NDArray:
     """Numbers from the Poisson distribution of rate `lam`, as floats; else as `uniform`."""
-    where = {"shape": shape, "dtype": dtype, "ctx": ctx, "out": out}
+    where = {"shape": shape, "dtype": dtype, "ctx": ctx, "out": out, **kwargs}
     return _draw("_random_poisson", "_sample_poisson", {"lam": lam}, ("lam",), **where)
 
 
@@ -156,7 +155,7 @@ def exponential(
     scale: Any = 1, shape: Any = None, dtype: Any = None, ctx: Any = None, out: Any = None, **kwargs: Any
 ) -> NDArray:
     """Numbers from the exponential distribution of mean `scale`; else as `uniform`."""
-    where = {"shape": shape, "dtype": dtype, "ctx": ctx, "out": out}
+    where = {"shape": shape, "dtype": dtype, "ctx": ctx, "out": out, **kwargs}
     if not isinstance(scale, (NDArray, int, float, np.generic)):
         raise ValueError(f"Distribution parameters must be either NDArray or numbers, but got {type(scale)}.")
     return _draw(
@@ -178,7 +177,7 @@ def gamma(
     **kwargs: Any,
 ) -> NDArray:
     """Numbers from the gamma distribution of shape `alpha` and scale `beta`; else as `uniform`."""
-    where = {"shape": shape, "dtype": dtype, "ctx": ctx, "out": out}
+    where = {"shape": shape, "dtype": dtype, "ctx": ctx, "out": out, **kwargs}
     return _draw("_random_gamma", "_sample_gamma", {"alpha": alpha, "beta": beta}, ("alpha", "beta"), **where)
 
 
@@ -194,7 +193,7 @@ def negative_binomial(
     """Failures before the `k`-th success in trials that succeed with probability `p`, as floats; else as
     `uniform`.
     """
-    where = {"shape": shape, "dtype": dtype, "ctx": ctx, "out": out}
+    where = {"shape": shape, "dtype": dtype, "ctx": ctx, "out": out, **kwargs}
     names = ("k", "p")
     return _draw("_random_negative_binomial", "_sample_negative_binomial", {"k": k, "p": p}, names, **where)
 
@@ -209,7 +208,7 @@ def generalized_negative_binomial(
     **kwargs: Any,
 ) -> NDArray:
     """Numbers from the negative binomial distribution of mean `mu` and dispersion `alpha`; else as `uniform`."""
-    where = {"shape": shape, "dtype": dtype, "ctx": ctx, "out": out}
+    where = {"shape": shape, "dtype": dtype, "ctx": ctx, "out": out, **kwargs}
     names = ("mu", "alpha")
     operators = ("_random_generalized_negative_binomial", "_sample_generalized_negative_binomial")
     return _draw(*operators, {"mu": mu, "alpha": alpha}, names, **where)
@@ -221,7 +220,7 @@ def randint(
     """Whole numbers from `low` to below `high`, int32 (the default) or int64; else as `uniform`, for numbers
     only.
     """
-    where = {"shape": shape, "dtype": dtype, "ctx": ctx, "out": out}
+    where = {"shape": shape, "dtype": dtype, "ctx": ctx, "out": out, **kwargs}
     return _draw("_random_randint", None, {"low": low, "high": high}, (), **where)
 
 
@@ -251,7 +250,7 @@ def multinomial(
     NDArray, or [NDArray, NDArray]
         Shape (...) + `shape`.
     """
-    extra: dict[str, Any] = {} if out is None else {"out": out}
+    extra: dict[str, Any] = kwargs if out is None else {**kwargs, "out": out}
     if _given(shape) is not None:
         extra["shape"] = _shape(shape)
     return op("_sample_multinomial")(data, get_prob=get_prob, dtype=NAMES[flag_of(dtype)], **extra)

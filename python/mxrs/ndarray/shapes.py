@@ -1,8 +1,26 @@
-"""The codes of `NDArray.reshape`."""
+"""Extents given by the user, and the codes of `NDArray.reshape`."""
 
 from __future__ import annotations
 
 import math
+import operator
+from typing import Any
+
+
+def whole(extent: Any) -> int:
+    """An extent as an int; a float is one if it has no fraction.
+
+    Raises
+    ------
+    TypeError
+        For anything else.
+    """
+    try:
+        return operator.index(extent)
+    except TypeError:
+        if isinstance(extent, float) and extent.is_integer():
+            return int(extent)
+        raise TypeError(f"a shape holds whole numbers; {extent!r} was given") from None
 
 
 def reshaped(shape: tuple[int, ...], codes: tuple[int, ...], reverse: bool = False) -> tuple[int, ...]:

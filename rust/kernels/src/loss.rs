@@ -84,6 +84,18 @@ pub fn ctc_loss<T: Float, L: Elem>(
     });
 }
 
+/// Multiplies the gradient of every sample, in an array of shape (steps, batch, classes), by its own factor.
+pub fn scale_samples<T: Float>(how: &Ctc, factors: &[T], grad: &mut [T]) {
+    assert!(grad.len() == how.steps * how.batch * how.classes && factors.len() == how.batch);
+    if grad.is_empty() {
+        return;
+    }
+    for (i, row) in grad.chunks_exact_mut(how.classes).enumerate() {
+        let factor = factors[i % how.batch].up();
+        row.iter_mut().for_each(|g| *g = T::down(g.up() * factor));
+    }
+}
+
 /// One sample's forward variables.
 struct Sample {
     steps: usize,

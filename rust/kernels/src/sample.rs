@@ -338,6 +338,21 @@ pub fn dropout_mask_shared<T: Float>(stream: Stream, p: f64, dims: &[usize], axe
     }
 }
 
+/// `x * mask`, element by element.
+pub fn apply_mask<T: Float>(x: &[T], mask: &[T], out: &mut [T]) {
+    const PIECE: usize = 1 << 15;
+    assert!(x.len() == mask.len() && x.len() == out.len());
+    let shared = Shared::new(out);
+    mxrs_lanes::for_each(x.len().div_ceil(PIECE), 1, |range| {
+        for i in range {
+            let part = i * PIECE..x.len().min((i + 1) * PIECE);
+            // SAFETY: every piece belongs to one lane.
+            let out = unsafe { shared.part(part.clone()) };
+            mxrs_simd::binary(mxrs_simd::Binary::Mul, &x[part.clone()], &mask[part], out);
+        }
+    });
+}
+
 /// `draws` class numbers per row of probabilities (shape (rows, classes)), and where asked for the logarithm of
 /// the probability drawn; outputs have shape (rows, draws). Rows need not sum to 1. Classes of probability 0 are
 /// never drawn where another has more.

@@ -98,7 +98,10 @@ pub unsafe fn cast_dyn(src: *const u8, from: DType, dst: *mut u8, to: DType, n: 
 /// If the two do not hold the same number of whole elements, or are not aligned for them.
 pub fn cast_bytes(src: &[u8], from: DType, dst: &mut [u8], to: DType) {
     let n = src.len() / from.size();
-    assert!(src.len() == n * from.size() && dst.len() == n * to.size(), "a cast keeps the number of elements");
+    assert!(
+        src.len() == n * from.size() && dst.len() == n * to.size(),
+        "a cast keeps the number of elements"
+    );
     let aligned = |p: *const u8, d: DType| (p as usize).is_multiple_of(d.size());
     assert!(aligned(src.as_ptr(), from) && aligned(dst.as_ptr(), to), "elements are aligned");
     // SAFETY: both hold `n` aligned elements, as just checked, and a unique borrow does not overlap another.

@@ -124,16 +124,13 @@ fn context_of(attrs: &Attrs, ins: &[&Array], given: Option<Context>) -> Result<C
     if let Some(first) = ins.first() {
         return Ok(first.context());
     }
-    if let Some(context) = given {
-        return Ok(context);
-    }
     if attrs.has("ctx")
         && let AttrValue::Str(text) = attrs.get("ctx")
         && !text.is_empty()
     {
         return Context::parse(text);
     }
-    Ok(Context::CPU)
+    Ok(given.unwrap_or(Context::CPU))
 }
 
 fn estimate(sig: &Sig, outs: &Specs) -> f64 {

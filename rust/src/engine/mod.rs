@@ -15,7 +15,9 @@ mod queue;
 mod wait;
 
 pub use chunk::{Chunk, ChunkRef};
-pub use queue::{after_fork_in_child, after_fork_in_parent, before_fork, is_naive, pending, run, set_naive};
+pub use queue::{
+    after_fork_in_child, after_fork_in_parent, before_fork, is_naive, panic_error, pending, run, set_naive,
+};
 pub use wait::{Waited, wait_all, wait_read, wait_write};
 
 #[cfg(test)]

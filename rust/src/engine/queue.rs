@@ -332,13 +332,17 @@ fn remember(error: Error) -> Parked {
     parked
 }
 
-fn panic_error(panic: Box<dyn std::any::Any + Send>) -> Error {
+/// What a panic becomes: the error that was thrown, or one that asks for a report.
+pub fn panic_error(panic: Box<dyn std::any::Any + Send>) -> Error {
+    if let Some(error) = panic.downcast_ref::<Error>() {
+        return error.clone();
+    }
     let text = panic
         .downcast_ref::<&str>()
         .map(|s| s.to_string())
         .or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "no message".to_string());
-    Error::op(format!("internal error in a queued operation (please report it): {text}"))
+    Error::op(format!("internal error in mxrs (please report it): {text}"))
 }
 
 fn finish(task: &Arc<Task>, error: Option<Parked>) {

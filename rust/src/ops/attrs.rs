@@ -200,7 +200,8 @@ impl Param {
         let fine = match value {
             AttrValue::Int(v) => ok(*v as f64),
             AttrValue::Float(v) => ok(*v),
-            AttrValue::Ints(v) => v.iter().flatten().all(|v| ok(*v as f64)),
+            // A None inside a tuple stands for 0 where a number is wanted.
+            AttrValue::Ints(v) => v.iter().all(|v| v.map_or(low <= 0.0, |v| ok(v as f64))),
             AttrValue::Floats(v) => v.iter().all(|v| ok(*v)),
             _ => true,
         };

@@ -44,7 +44,11 @@ impl GradArgs<'_> {
     pub fn head(&self, b: &mut dyn Build, i: usize) -> Result<Value> {
         match self.heads[i] {
             Some(v) => Ok(v),
-            None => b.zeros_like(self.outs[i]),
+            None => {
+                // The output itself need not be kept: its shape is enough.
+                let spec = b.spec(self.outs[i]).clone();
+                b.zeros(&spec.shape, spec.dtype)
+            }
         }
     }
 

@@ -32,7 +32,9 @@ fn window_params() -> [Param; 4] {
     [
         ints("kernel", "extents of the window: (w,), (h, w) or (d, h, w)").at_least(1.0),
         ints("stride", "steps of the window; () is 1 along each axis").or(empty()).at_least(1.0),
-        ints("dilate", "distances between the window's elements; () is 1 along each axis").or(empty()).at_least(1.0),
+        ints("dilate", "distances between the window's elements; () is 1 along each axis")
+            .or(empty())
+            .at_least(1.0),
         ints("pad", "zeros put on both sides; () is 0 along each axis").or(empty()).at_least(0.0),
     ]
 }
@@ -141,7 +143,8 @@ fn geometry(a: &Attrs, data: &Shape, filters: usize) -> Result<ConvGeom> {
 
 /// Refuses borders so wide that the padded copy of an image alone would fill the memory.
 fn bounded(g: ConvGeom) -> Result<ConvGeom> {
-    let padded: usize = (0..3).map(|i| g.in_dims[i] + 2 * g.pad[i]).product::<usize>().saturating_mul(g.channels);
+    let padded: usize =
+        (0..3).map(|i| g.in_dims[i] + 2 * g.pad[i]).product::<usize>().saturating_mul(g.channels);
     let honest = g.data_len().saturating_add(g.out_len()).saturating_mul(16);
     if padded > LARGE_IMAGE && padded > honest {
         return Err(Error::memory(format!(
@@ -356,7 +359,14 @@ fn forward(b: &mut dyn Build, a: &Attrs, g: &ConvGeom, data: Value, weight: Valu
 }
 
 /// The map from an output's gradient and a weight to data of `shape`.
-fn to_data(b: &mut dyn Build, a: &Attrs, g: &ConvGeom, head: Value, weight: Value, shape: &Shape) -> Result<Value> {
+fn to_data(
+    b: &mut dyn Build,
+    a: &Attrs,
+    g: &ConvGeom,
+    head: Value,
+    weight: Value,
+    shape: &Shape,
+) -> Result<Value> {
     let mut attrs = shared(a, g);
     attrs.push(("shape", shape.into()));
     b.op1(DATA, &[head, weight], &attrs)
@@ -494,7 +504,9 @@ fn data_gradient(r: &mut Registry) {
                 Ok(())
             }, else c.bad_dtype(c.dtype(0)))
         })
-        .cost(|s, outs| geometry(s.attrs, &outs[0].shape, s.attrs.size("num_filter")).map_or(0.0, |g| cost(&g)))
+        .cost(|s, outs| {
+            geometry(s.attrs, &outs[0].shape, s.attrs.size("num_filter")).map_or(0.0, |g| cost(&g))
+        })
         .keeps(&[0, 1], &[])
         .grad(|b, g| {
             let Some(head) = g.heads[0] else { return Ok(g.none()) };

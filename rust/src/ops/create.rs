@@ -3,7 +3,7 @@
 //! Constants (`_zeros`, `_ones`, `_full`) are `basic`'s, random arrays `random`'s.
 
 use super::registry::Registry;
-use super::{Param, Sig, Specs, draw, dtype, empty, flag, float, int, ints, string};
+use super::{Ctx, Param, Sig, Specs, draw, dtype, empty, flag, float, int, ints, string};
 use mxrs_base::{DType, Result, Shape, dispatch};
 use mxrs_kernels::copy;
 
@@ -77,13 +77,8 @@ fn ranges(r: &mut Registry) {
             s.one(shape, s.attrs.dtype("dtype"))
         })
         .kernel(|c| {
-            let (mut start, mut step, _) = range(&Sig { op: c.op, attrs: c.attrs, ins: &[] })?;
-            let repeat = c.attrs.size("repeat");
-            // Whole-number ranges begin and advance by whole numbers.
-            if !c.out_dtype(0).is_float() {
-                (start, step) = (start.trunc(), step.trunc());
-            }
-            dispatch!(c.out_dtype(0), T => copy::arange(c.y::<T>(0), start, step, repeat));
+            let (start, step, _) = range(&Sig { op: c.op, attrs: c.attrs, ins: &[] })?;
+            rising(c, start, step);
             Ok(())
         })
         .zero_grad()
@@ -122,6 +117,14 @@ fn ranges(r: &mut Registry) {
         })
         .zero_grad()
         .sample(&[], &[("start", 0.0.into()), ("stop", 1.0.into()), ("num", 5i64.into())]);
+}
+
+/// Writes rising numbers; those of whole-number types begin and advance by whole numbers.
+fn rising(c: &Ctx, start: f64, step: f64) {
+    let whole = !c.out_dtype(0).is_float();
+    let (start, step) = if whole { (start.trunc(), step.trunc()) } else { (start, step) };
+    let repeat = c.attrs.size("repeat");
+    dispatch!(c.out_dtype(0), T => copy::arange(c.y::<T>(0), start, step, repeat));
 }
 
 /// First number, distance and count of `_arange`, before repetition.
@@ -171,8 +174,7 @@ fn positions(r: &mut Registry) {
         Some(axis) => s.shaped(Shape::from([s.shape(0)[s.axis(0, axis)?]])),
     })
     .kernel(|c| {
-        let (start, step, repeat) = (c.attrs.float("start"), c.attrs.float("step"), c.attrs.size("repeat"));
-        dispatch!(c.out_dtype(0), T => copy::arange(c.y::<T>(0), start, step, repeat));
+        rising(c, c.attrs.float("start"), c.attrs.float("step"));
         Ok(())
     })
     .cost(|_, outs| outs[0].shape.size() as f64)

@@ -47,11 +47,7 @@ pub(super) fn product_cost(m: usize, n: usize, k: usize) -> f64 {
 }
 
 /// One input's gradient, when it is wanted.
-pub(super) fn wanted(
-    g: &GradArgs,
-    i: usize,
-    make: impl FnOnce() -> Result<Value>,
-) -> Result<Option<Value>> {
+pub(super) fn wanted(g: &GradArgs, i: usize, make: impl FnOnce() -> Result<Value>) -> Result<Option<Value>> {
     if g.need.get(i).copied().unwrap_or(false) { make().map(Some) } else { Ok(None) }
 }
 
@@ -80,7 +76,11 @@ fn fully_connected(r: &mut Registry) {
         .kernel(fully_connected_kernel)
         .cost(|s, outs| {
             let (_, length) = vectors(s.attrs, s.shape(0));
-            product_cost(outs[0].shape.size() / s.attrs.size("num_hidden").max(1), s.attrs.size("num_hidden"), length)
+            product_cost(
+                outs[0].shape.size() / s.attrs.size("num_hidden").max(1),
+                s.attrs.size("num_hidden"),
+                length,
+            )
         })
         .keeps(&[0, 1], &[])
         .grad(fully_connected_grad)
@@ -203,7 +203,10 @@ fn dot(r: &mut Registry) {
         .keeps(&[0, 1], &[])
         .grad(dot_grad)
         .sample(&[draw(&[2, 3]), draw(&[3, 4])], &[])
-        .sample(&[draw(&[3, 2, 2]), draw(&[4, 3])], &[("transpose_a", true.into()), ("transpose_b", true.into())])
+        .sample(
+            &[draw(&[3, 2, 2]), draw(&[4, 3])],
+            &[("transpose_a", true.into()), ("transpose_b", true.into())],
+        )
         .sample(&[draw(&[3]), draw(&[3])], &[]);
 }
 
@@ -275,12 +278,28 @@ fn dot_grad(b: &mut dyn Build, g: &GradArgs) -> Result<Grads> {
 }
 
 /// The gradient of `op(A) op(B)` with respect to A.
-fn left_grad(b: &mut dyn Build, name: &str, (ta, tb): (bool, bool), head: Value, right: Value) -> Result<Value> {
-    if ta { product(b, name, (right, tb), (head, true)) } else { product(b, name, (head, false), (right, !tb)) }
+fn left_grad(
+    b: &mut dyn Build,
+    name: &str,
+    (ta, tb): (bool, bool),
+    head: Value,
+    right: Value,
+) -> Result<Value> {
+    if ta {
+        product(b, name, (right, tb), (head, true))
+    } else {
+        product(b, name, (head, false), (right, !tb))
+    }
 }
 
 /// The gradient of `op(A) op(B)` with respect to B.
-fn right_grad(b: &mut dyn Build, name: &str, (ta, tb): (bool, bool), head: Value, left: Value) -> Result<Value> {
+fn right_grad(
+    b: &mut dyn Build,
+    name: &str,
+    (ta, tb): (bool, bool),
+    head: Value,
+    left: Value,
+) -> Result<Value> {
     if tb { product(b, name, (head, true), (left, ta)) } else { product(b, name, (left, !ta), (head, false)) }
 }
 
@@ -358,7 +377,9 @@ impl Stack {
         };
         let last = lhs.ndim() - 1;
         if row_axis == last {
-            return Err(s.fail("argument axis names the last axis, which holds the columns; any other is allowed"));
+            return Err(
+                s.fail("argument axis names the last axis, which holds the columns; any other is allowed")
+            );
         }
         let fits = rhs.ndim() == lhs.ndim() && (0..last).all(|d| d == row_axis || lhs[d] == rhs[d]);
         if !fits {
@@ -410,8 +431,6 @@ impl Stack {
         if self.inner == 0 || lengths.2 == 0 {
             return;
         }
-        let columns = (a.len() / (p.lda.max(1)), p.n);
-        debug_assert!(columns.1 > 0);
         let (a_cols, b_cols) = (if p.transa { p.m } else { p.k }, if p.transb { p.k } else { p.n });
         for outer in 0..self.outer {
             let base = |length: usize, cols: usize, i: usize| outer * self.inner * length + i * cols;
@@ -425,9 +444,8 @@ impl Stack {
 }
 
 fn stack_cost(s: &Sig, _: &[Spec]) -> f64 {
-    Stack::of(s, 0, 1).map_or(0.0, |d| {
-        (d.outer * d.inner) as f64 * product_cost(d.product.m, d.product.n, d.product.k)
-    })
+    Stack::of(s, 0, 1)
+        .map_or(0.0, |d| (d.outer * d.inner) as f64 * product_cost(d.product.m, d.product.n, d.product.k))
 }
 
 fn scaled_products(r: &mut Registry) {
@@ -458,7 +476,10 @@ fn scaled_products(r: &mut Registry) {
             Ok(grads)
         })
         .sample(&[draw(&[2, 3]), draw(&[3, 2])], &[("alpha", 1.5.into())])
-        .sample(&[draw(&[2, 3, 2]), draw(&[2, 4, 3])], &[("transpose_a", true.into()), ("transpose_b", true.into())])
+        .sample(
+            &[draw(&[2, 3, 2]), draw(&[2, 4, 3])],
+            &[("transpose_a", true.into()), ("transpose_b", true.into())],
+        )
         .sample(&[draw(&[2, 3, 4]), draw(&[4, 3, 2])], &[("axis", 0i64.into())]);
     r.op("_linalg_gemm", "alpha * op(A) op(B) + beta * C for stacks of matrices.")
         .input("A", "(..., m, k); with `transpose_a` (..., k, m)")
@@ -486,7 +507,10 @@ fn scaled_products(r: &mut Registry) {
             }
             Ok(grads)
         })
-        .sample(&[draw(&[2, 3]), draw(&[3, 2]), draw(&[2, 2])], &[("alpha", 1.5.into()), ("beta", 0.5.into())]);
+        .sample(
+            &[draw(&[2, 3]), draw(&[3, 2]), draw(&[2, 2])],
+            &[("alpha", 1.5.into()), ("beta", 0.5.into())],
+        );
 }
 
 /// The gradients of `alpha * op(A) op(B)`.
@@ -500,7 +524,8 @@ fn gemm_grads(b: &mut dyn Build, g: &GradArgs, grads: &mut Grads) -> Result<()> 
     };
     let (left, right) = (g.ins[0], g.ins[1]);
     if g.need[0] {
-        grads[0] = Some(if ta { call((right, tb), (head, true)) } else { call((head, false), (right, !tb)) }?);
+        grads[0] =
+            Some(if ta { call((right, tb), (head, true)) } else { call((head, false), (right, !tb)) }?);
     }
     if g.need[1] {
         grads[1] = Some(if tb { call((head, true), (left, ta)) } else { call((left, !ta), (head, false)) }?);
@@ -538,15 +563,22 @@ fn khatri_rao(r: &mut Registry) {
             };
             let mut product = *first;
             if b.shape(product).ndim() != 2 {
-                return Err(refuse(format!("args0 has shape {}; two dimensions are allowed", b.shape(product))));
+                return Err(refuse(format!(
+                    "args0 has shape {}; two dimensions are allowed",
+                    b.shape(product)
+                )));
             }
             for (i, &next) in others.iter().enumerate() {
                 let (left, right) = (b.shape(product).clone(), b.shape(next).clone());
                 if right.ndim() != 2 || right[1] != left[1] {
                     let columns = left[1];
-                    return Err(refuse(format!("args{} has shape {right}; (rows, {columns}) is allowed", i + 1)));
+                    return Err(refuse(format!(
+                        "args{} has shape {right}; (rows, {columns}) is allowed",
+                        i + 1
+                    )));
                 }
-                let rows = left[0].checked_mul(right[0]).ok_or_else(|| refuse("the result is too large".into()))?;
+                let rows =
+                    left[0].checked_mul(right[0]).ok_or_else(|| refuse("the result is too large".into()))?;
                 let over = b.reshape(product, &Shape::new(&[left[0], 1, left[1]]))?;
                 let under = b.reshape(next, &Shape::new(&[1, right[0], right[1]]))?;
                 let all = b.mul(over, under)?;

@@ -12,11 +12,14 @@ mod kernel;
 pub mod registry;
 
 mod activation;
+mod attention;
 mod basic;
+mod contrib;
 mod conv;
 mod create;
 mod dropout;
 mod elemwise;
+mod image;
 mod index;
 mod join;
 mod linalg;
@@ -31,6 +34,8 @@ mod shape;
 mod slice;
 mod softmax;
 mod update;
+mod update_lamb;
+mod update_multi;
 
 pub use attrs::{Attrs, Kind, Param, choice, dtype, empty, flag, float, floats, int, ints, show, string};
 pub use build::{Build, GradArgs, Grads, Value, Values};
@@ -64,4 +69,9 @@ const FAMILIES: &[fn(&mut Registry)] = &[
     reduce::register,
     random::register,
     update::register,
+    update_lamb::register,
+    update_multi::register,
+    image::register,
+    attention::register,
+    contrib::register,
 ];

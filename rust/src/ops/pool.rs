@@ -2,7 +2,9 @@
 
 use super::linalg::wanted;
 use super::registry::Registry;
-use super::{Attrs, Build, Ctx, GradArgs, Grads, Param, Sig, Spec, Value, choice, draw, empty, flag, int, ints, one};
+use super::{
+    Attrs, Build, Ctx, GradArgs, Grads, Param, Sig, Spec, Value, choice, draw, empty, flag, int, ints, one,
+};
 use mxrs_base::{Elem, Error, ErrorKind, Result, Shape, dispatch_float};
 use mxrs_kernels::pool::{Convention, PoolGeom, PoolKind, pool_forward, pool_grad};
 
@@ -33,10 +35,15 @@ fn params() -> [Param; 10] {
     [
         ints("kernel", "extents of the window: (w,), (h, w) or (d, h, w)").or(empty()).at_least(0.0),
         choice("pool_type", &["max", "avg", "sum", "lp"], "what a window becomes").or("max"),
-        flag("global_pool", "one window over all of space; kernel, stride and pad mean nothing then").or(false),
+        flag("global_pool", "one window over all of space; kernel, stride and pad mean nothing then")
+            .or(false),
         flag("cudnn_off", "without meaning here").or(false),
-        choice("pooling_convention", &["valid", "full", "same"], "whole windows only; the last one cut off; as many as strides")
-            .or("valid"),
+        choice(
+            "pooling_convention",
+            &["valid", "full", "same"],
+            "whole windows only; the last one cut off; as many as strides",
+        )
+        .or("valid"),
         ints("stride", "steps of the window; () is 1 along each axis").or(empty()).at_least(0.0),
         ints("pad", "border on both sides; () is none").or(empty()).at_least(0.0),
         int("p_value", "the p of the p-norm, with pool_type lp").or_none().at_least(1.0).at_most(3.0),
@@ -48,7 +55,9 @@ fn params() -> [Param; 10] {
 fn geometry(a: &Attrs, data: &Shape) -> Result<(PoolGeom, PoolKind)> {
     let ndim = data.ndim();
     if !(3..=5).contains(&ndim) {
-        return Err(Error::op(format!("data has {ndim} dimensions; 3 to 5 are allowed (batch, channel and space)")));
+        return Err(Error::op(format!(
+            "data has {ndim} dimensions; 3 to 5 are allowed (batch, channel and space)"
+        )));
     }
     let layout = a.str("layout");
     if !layout.is_empty() && layout.len() != ndim {
@@ -191,7 +200,10 @@ fn pooling_gradient(r: &mut Registry) {
         .keeps(&[1], &[])
         .grad(pooling_second)
         .hidden()
-        .sample(&[draw(&[2, 2, 2, 2]), draw(&[2, 2, 4, 3])], &[("kernel", [2, 2].into()), ("stride", [2, 1].into())]);
+        .sample(
+            &[draw(&[2, 2, 2, 2]), draw(&[2, 2, 4, 3])],
+            &[("kernel", [2, 2].into()), ("stride", [2, 1].into())],
+        );
 }
 
 fn pooling_second(b: &mut dyn Build, g: &GradArgs) -> Result<Grads> {
@@ -201,7 +213,9 @@ fn pooling_second(b: &mut dyn Build, g: &GradArgs) -> Result<Grads> {
     match kind {
         PoolKind::Max => grads[0] = wanted(g, 0, || same_attrs(b, g, PICK, &[head, g.ins[1]]))?,
         PoolKind::Lp(2..) => {
-            return Err(Error::not_implemented("Pooling: the p-norm with p above 1 has no second derivative here"));
+            return Err(Error::not_implemented(
+                "Pooling: the p-norm with p above 1 has no second derivative here",
+            ));
         }
         // Linear in the head, whatever the data.
         _ => grads[0] = wanted(g, 0, || same_attrs(b, g, "Pooling", &[head]))?,
@@ -210,33 +224,39 @@ fn pooling_second(b: &mut dyn Build, g: &GradArgs) -> Result<Grads> {
 }
 
 fn pooling_pick(r: &mut Registry) {
-    r.op(PICK, "The numbers of `head` where max pooling of `data` finds its maxima: the transpose of its gradient.")
-        .input("head", "numbers in the places of the data")
-        .input("data", "what was pooled")
-        .params(params())
-        .infer(|s| {
-            s.one_dtype()?;
-            let (g, _) = checked(s, s.shape(1))?;
-            s.expect_shape(0, s.shape(1))?;
-            s.shaped(out_shape(s.attrs, s.shape(1), &g))
-        })
-        .kernel(|c| {
-            let (g, _) = geometry(c.attrs, c.shape(1))?;
-            dispatch_float!(c.dtype(0), T => {
+    r.op(
+        PICK,
+        "The numbers of `head` where max pooling of `data` finds its maxima: the transpose of its gradient.",
+    )
+    .input("head", "numbers in the places of the data")
+    .input("data", "what was pooled")
+    .params(params())
+    .infer(|s| {
+        s.one_dtype()?;
+        let (g, _) = checked(s, s.shape(1))?;
+        s.expect_shape(0, s.shape(1))?;
+        s.shaped(out_shape(s.attrs, s.shape(1), &g))
+    })
+    .kernel(|c| {
+        let (g, _) = geometry(c.attrs, c.shape(1))?;
+        dispatch_float!(c.dtype(0), T => {
                 pick_maxima(&g, c.x::<T>(0), c.x::<T>(1), c.y::<T>(0));
                 Ok(())
             }, else c.bad_dtype(c.dtype(0)))
-        })
-        .cost(|s, _| 2.0 * cost(s.attrs, s.shape(1)))
-        .keeps(&[1], &[])
-        .grad(|b, g| {
-            let Some(head) = g.heads[0] else { return Ok(g.none()) };
-            let mut grads = g.none();
-            grads[0] = wanted(g, 0, || same_attrs(b, g, GRAD, &[head, g.ins[1]]))?;
-            Ok(grads)
-        })
-        .hidden()
-        .sample(&[draw(&[2, 2, 4, 3]), draw(&[2, 2, 4, 3])], &[("kernel", [2, 2].into()), ("stride", [2, 1].into())]);
+    })
+    .cost(|s, _| 2.0 * cost(s.attrs, s.shape(1)))
+    .keeps(&[1], &[])
+    .grad(|b, g| {
+        let Some(head) = g.heads[0] else { return Ok(g.none()) };
+        let mut grads = g.none();
+        grads[0] = wanted(g, 0, || same_attrs(b, g, GRAD, &[head, g.ins[1]]))?;
+        Ok(grads)
+    })
+    .hidden()
+    .sample(
+        &[draw(&[2, 2, 4, 3]), draw(&[2, 2, 4, 3])],
+        &[("kernel", [2, 2].into()), ("stride", [2, 1].into())],
+    );
 }
 
 /// For each window the element of `head` in the place of the first largest of `data`, 0 where there is none. Second
@@ -302,7 +322,9 @@ fn up_sampling(r: &mut Registry) {
                 let shape = b.shape(v).clone();
                 let factor = if shape.ndim() == 4 && shape[2] > 0 { size[0] / shape[2] } else { 0 };
                 if factor == 0 || [shape[2] * factor, shape[3] * factor] != size {
-                    return Err(refuse(format!("an input of shape {shape} does not scale to {size:?} by a whole factor")));
+                    return Err(refuse(format!(
+                        "an input of shape {shape} does not scale to {size:?} by a whole factor"
+                    )));
                 }
                 images.push(b.op1("_up_nearest", &[v], &[("scale", factor.into())])?);
             }
@@ -321,7 +343,7 @@ fn join(b: &mut dyn Build, a: &Attrs, images: &[Value]) -> Result<super::Values>
         return Ok(one(*single));
     }
     if a.str("multi_input_mode") == "concat" {
-        return b.op("Concat", images, &[("dim", 1i64.into()), ("num_args", images.len().into())]);
+        return b.op("Concat", images, &[("dim", 1i64.into())]);
     }
     let mut sum = images[0];
     for v in &images[1..] {
@@ -333,7 +355,10 @@ fn join(b: &mut dyn Build, a: &Attrs, images: &[Value]) -> Result<super::Values>
 fn bilinear(b: &mut dyn Build, a: &Attrs, x: &[Value], scale: usize) -> Result<super::Values> {
     let (kernel, pad) = ((2 * scale - scale % 2) as i64, (scale / 2) as i64);
     let (&[data, weight], filters) = (x, a.int("num_filter")) else {
-        return Err(Error::op(format!("UpSampling: bilinear takes data and weight; {} inputs were given", x.len())));
+        return Err(Error::op(format!(
+            "UpSampling: bilinear takes data and weight; {} inputs were given",
+            x.len()
+        )));
     };
     if filters < 1 || b.shape(data)[1] as i64 != filters {
         return Err(Error::op(format!(

@@ -7,9 +7,7 @@ mod split;
 
 use super::registry::Registry;
 use super::shape::movement::{constant, gather, optional, place, units, units_mut};
-use super::{
-    Build, Ctx, GradArgs, Grads, Param, Sig, Spec, Value, draw, empty, flag, float, int, ints,
-};
+use super::{Build, Ctx, GradArgs, Grads, Param, Sig, Spec, Value, draw, empty, flag, float, int, ints};
 use mxrs_base::{AttrValue, Result, Shape};
 use mxrs_kernels::copy::{self, View};
 use mxrs_kernels::dispatch_unit;
@@ -17,6 +15,7 @@ use smallvec::SmallVec;
 
 pub fn register(r: &mut Registry) {
     slices(r);
+    along_one_axis(r);
     alike(r);
     crop(r);
     assignments(r);
@@ -64,7 +63,12 @@ impl Cut {
             let last = at(end).map_or(if by > 0 { high } else { low }, place);
             let span = if by > 0 { last - first } else { first - last };
             let count = if span > 0 { (span - 1) / by.abs() + 1 } else { 0 };
-            cut.0.push(if count > 0 { (first as usize, by as isize, count as usize) } else { (0, 1, 0) });
+            // The step of a single element has no meaning, and may be too large to compute with.
+            cut.0.push(match count {
+                0 => (0, 1, 0),
+                1 => (first as usize, 1, 1),
+                _ => (first as usize, by as isize, count as usize),
+            });
         }
         Ok(cut)
     }
@@ -173,6 +177,9 @@ fn slices(r: &mut Registry) {
                 ("shape", [3, 4].into()),
             ],
         );
+}
+
+fn along_one_axis(r: &mut Registry) {
     r.op(
         "slice_axis",
         "The elements from `begin` to `end` along one axis; the range must lie inside and not be empty.",

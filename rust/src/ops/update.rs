@@ -3,10 +3,10 @@
 //! Input 0 is the weight and output 0 the new weight, so `out=weight` updates in place; states are written where they
 //! are. An `mp_` form keeps a float32 master copy beside a float16 weight. The arithmetic is in
 //! [`mxrs_kernels::update`], whose rules are wrapped here ([`Rule`]) so that single and many-weight forms share one
-//! driver; the many-weight forms are in `update_multi`.
+//! driver; LAMB is in `update_lamb`, the many-weight forms are in `update_multi`.
 
 use super::registry::Registry;
-use super::{Attrs, Ctx, OpBuilder, Param, Sig, Spec, Specs, draw, flag, float, int};
+use super::{Attrs, Ctx, OpBuilder, Param, Sig, View, draw, flag, float, int};
 use mxrs_base::{DType, Result, dispatch_float, f16};
 use mxrs_kernels::update::{self, Arrays, Centered, Common, Moments, Store};
 
@@ -46,8 +46,6 @@ rules! {
     SignSgd[0] {} |r, a| update::signsgd(stateless(a), &r.common);
     Signum[1] { momentum: f64, wd_lh: f64 } |r, a| update::signum(a, &r.common, r.momentum, r.wd_lh);
     AdaGrad[1] { epsilon: f64 } |r, a| update::adagrad(a, &r.common, r.epsilon);
-    LambPhase1[2] { moments: Moments, t: Option<i32> } |r, a|
-        update::lamb_phase1(a, &r.common, &r.moments, r.t);
 }
 
 /// Where one weight's arrays are: output, first input (weight; gradient and states follow, then the master copy).
@@ -80,23 +78,23 @@ pub(super) fn drive<R: Rule<K>, const K: usize>(c: &Ctx, rule: &R, at: Place) ->
     Ok(())
 }
 
-/// Refuses states that share memory with another argument: each is written while the others are read.
-pub(super) fn apart(c: &Ctx) -> Result<()> {
+/// Refuses states that share memory with another argument: each is written while the others are read. `weight(i)` is
+/// the output that starts as input `i`, if there is one.
+pub(super) fn apart(c: &Ctx, weight: impl Fn(usize) -> Option<usize>) -> Result<()> {
     let mut ranges: Vec<(usize, usize, bool)> = Vec::with_capacity(c.ins.len() + c.outs.len());
-    let mut add = |ptr: *mut u8, spec: &Spec, written: bool| {
-        let bytes = spec.shape.size() * spec.dtype.size();
+    let mut add = |v: &View, written: bool| {
+        let bytes = v.spec.shape.size() * v.spec.dtype.size();
         if bytes > 0 {
-            ranges.push((ptr as usize, ptr as usize + bytes, written));
+            ranges.push((v.ptr as usize, v.ptr as usize + bytes, written));
         }
     };
     for v in c.outs {
-        add(v.ptr, v.spec, true);
+        add(v, true);
     }
     for (i, v) in c.ins.iter().enumerate() {
-        let in_place =
-            c.op.updates.iter().any(|&(o, j)| j == i && c.outs.get(o).is_some_and(|out| out.ptr == v.ptr));
+        let in_place = weight(i).and_then(|o| c.outs.get(o)).is_some_and(|out| out.ptr == v.ptr);
         if !in_place {
-            add(v.ptr, v.spec, c.op.mutates.contains(&i));
+            add(v, c.op.mutates.contains(&i));
         }
     }
     ranges.sort_unstable();
@@ -109,6 +107,11 @@ pub(super) fn apart(c: &Ctx) -> Result<()> {
         end_written = if written { end_written.max(to) } else { end_written };
     }
     Ok(())
+}
+
+/// Output 0 starts as input 0.
+pub(super) fn first(i: usize) -> Option<usize> {
+    (i == 0).then_some(0)
 }
 
 /// Checks inputs from `first`: weight, gradient, `states` states, the master copy if `master`.
@@ -125,7 +128,7 @@ pub(super) fn check(s: &Sig, first: usize, states: usize, master: bool) -> Resul
     Ok(())
 }
 
-fn expect_dtype(s: &Sig, i: usize, wanted: DType) -> Result<()> {
+pub(super) fn expect_dtype(s: &Sig, i: usize, wanted: DType) -> Result<()> {
     if s.dtype(i) == wanted {
         return Ok(());
     }
@@ -162,7 +165,7 @@ pub(super) fn decays(beta1: f32, epsilon: f32) -> [Param; 3] {
 fn lazy() -> Param {
     flag("lazy_update", "with a row-sparse gradient, leave rows without gradient as they are").or(true)
 }
-fn step_count() -> Param {
+pub(super) fn step_count() -> Param {
     int("t", "number of this step, from 1").at_least(1.0).at_most(i32::MAX as f64)
 }
 
@@ -212,7 +215,7 @@ fn record<'r, R: Rule<K> + 'static, const K: usize>(
         s.same(0)
     });
     op.kernel(move |c| {
-        apart(c)?;
+        apart(c, first)?;
         drive(c, &build(c.attrs), Place { out: 0, first: 0, master })
     });
     let mut inputs = vec![draw(&[2, 3]), draw(&[2, 3])];
@@ -226,15 +229,14 @@ fn record<'r, R: Rule<K> + 'static, const K: usize>(
 }
 
 const MOM: (&str, &str) = ("mom", "the last step, updated in place");
-const MEAN: (&str, &str) = ("mean", "running mean of the gradient, updated in place");
-const VAR: (&str, &str) = ("var", "running mean of the squared gradient, updated in place");
+pub(super) const MEAN: (&str, &str) = ("mean", "running mean of the gradient, updated in place");
+pub(super) const VAR: (&str, &str) = ("var", "running mean of the squared gradient, updated in place");
 
 pub fn register(r: &mut Registry) {
     sgd(r);
     adam(r);
     adaptive(r);
     signs(r);
-    lamb(r);
 }
 
 fn sgd(r: &mut Registry) {
@@ -283,18 +285,15 @@ fn adam(r: &mut Registry) {
         .params([wd(), rescale(), clip(), lazy()])
         .alias(&["_sparse_adam_update"]);
     for master in [false, true] {
-        let (name, alias, doc) = match master {
+        let (name, doc) = match master {
             false => (
                 "_adamw_update",
-                "_contrib_adamw_update",
                 "Adam with decoupled decay (Loshchilov and Hutter 2019): w - eta (lr m / (sqrt(v) + epsilon) + wd w), \
                  m and v of clip(rescale_grad g). Nothing changes where rescale_grad is 0 or not finite.",
             ),
-            true => (
-                "_mp_adamw_update",
-                "_contrib_mp_adamw_update",
-                "_adamw_update of a float32 master copy; the weight is its rounding.",
-            ),
+            true => {
+                ("_mp_adamw_update", "_adamw_update of a float32 master copy; the weight is its rounding.")
+            }
         };
         let op = head(r, name, doc, &[MEAN, VAR], master);
         let scale = op_inputs(master);
@@ -302,14 +301,13 @@ fn adam(r: &mut Registry) {
             .param(lr())
             .params(decays(0.9, 1e-8))
             .params([wd(), float("eta", "factor on the whole step, decay included"), clip()])
-            .alias(&[alias])
             .infer(move |s| {
                 check(s, 0, 2, master)?;
                 expect_numbers(s, scale)?;
                 s.same(0)
             })
             .kernel(move |c| {
-                apart(c)?;
+                apart(c, first)?;
                 let rule = AdamW {
                     common: Common { rescale: first_number(c, scale)?, ..common(c.attrs) },
                     moments: moments(c.attrs),
@@ -325,7 +323,7 @@ fn adam(r: &mut Registry) {
 }
 
 /// Inputs of an Adam-like rule up to the master copy.
-const fn op_inputs(master: bool) -> usize {
+pub(super) const fn op_inputs(master: bool) -> usize {
     if master { 5 } else { 4 }
 }
 
@@ -431,170 +429,4 @@ fn signs(r: &mut Registry) {
     })
     .params([lr(), momentum(), wd(), rescale(), clip()])
     .param(float("wd_lh", "decay applied to the weight itself").or(0.0));
-}
-
-fn lamb(r: &mut Registry) {
-    for master in [false, true] {
-        let (name, doc) = match master {
-            false => (
-                "lamb_update_phase1",
-                "LAMB's direction (You et al. 2020): m' / (sqrt(v') + epsilon) + wd w, with moments of \
-                 clip(rescale_grad g), bias corrected where asked for.",
-            ),
-            true => (
-                "mp_lamb_update_phase1",
-                "lamb_update_phase1 by a float32 master copy; the result is float32.",
-            ),
-        };
-        let op = r.op(name, doc).input("weight", "the weight").input("grad", "its gradient");
-        op.input(MEAN.0, MEAN.1).input(VAR.0, VAR.1).mutates(&[2, 3]);
-        if master {
-            op.input("weight32", "the weight in float32");
-        }
-        op.params(decays(0.9, 1e-6))
-            .params([
-                step_count(),
-                flag("bias_correction", "correct the moments for their start at 0").or(true),
-            ])
-            .params([float("wd", "weight decay"), rescale(), clip()])
-            .infer(move |s| {
-                check(s, 0, 2, master)?;
-                s.one(s.shape(0).clone(), if master { DType::F32 } else { s.dtype(0) })
-            })
-            .kernel(move |c| lamb_direction(c, master));
-        let mut inputs = vec![draw(&[2, 3]); 2];
-        inputs.extend(vec![draw(&[2, 3]).within(0.5, 1.0); op_inputs(master) - 2]);
-        op.sample(&inputs, &[("t", 2i64.into()), ("wd", 0.1.into())]);
-    }
-    for master in [false, true] {
-        let (name, doc) = match master {
-            false => (
-                "lamb_update_phase2",
-                "LAMB's step: w - lr r1 / r2 g, with r1 (the norm of the weight) kept within the bounds, and factor 1 \
-                 where a norm is 0.",
-            ),
-            true => (
-                "mp_lamb_update_phase2",
-                "lamb_update_phase2 of a float32 master copy; the weight is its rounding.",
-            ),
-        };
-        let op = r.op(name, doc).input("weight", "the weight, which becomes output 0").updates(&[(0, 0)]);
-        op.input("g", "the direction of phase 1")
-            .input("r1", "the norm of the weight, one number")
-            .input("r2", "the norm of the direction, one number")
-            .mutates(if master { &[4] } else { &[] })
-            .params([
-                lr(),
-                float("lower_bound", "least norm of the weight; negative is none").or(-1.0),
-                float("upper_bound", "largest norm of the weight; negative is none").or(-1.0),
-            ])
-            .infer(move |s| lamb_step_shapes(s, master))
-            .kernel(move |c| lamb_step(c, master));
-        let mut inputs =
-            vec![draw(&[2, 3]), draw(&[2, 3]), draw(&[1]).within(0.5, 1.0), draw(&[1]).within(0.5, 1.0)];
-        if master {
-            op.input("weight32", "the weight in float32, updated in place");
-            inputs.push(draw(&[2, 3]));
-        }
-        op.sample(&inputs, &[("lr", 0.1.into())]);
-    }
-}
-
-fn lamb_direction(c: &Ctx, master: bool) -> Result<()> {
-    apart(c)?;
-    let correct = c.attrs.bool("bias_correction");
-    let rule = LambPhase1 {
-        common: common(c.attrs),
-        moments: moments(c.attrs),
-        t: correct.then(|| c.attrs.int("t") as i32),
-    };
-    if master {
-        let direction = c.y::<f32>(0);
-        direction.copy_from_slice(c.x::<f32>(4));
-        return with_f32_grad(c, 1, |grad| {
-            rule.run(Arrays {
-                weight: direction,
-                grad,
-                states: [c.state::<f32>(2), c.state(3)],
-                master: None,
-            });
-        });
-    }
-    let dtype = c.dtype(0);
-    dispatch_float!(dtype, S => {
-        let direction = c.y::<S>(0);
-        direction.copy_from_slice(c.x::<S>(0));
-        rule.run(Arrays { weight: direction, grad: c.x::<S>(1), states: [c.state::<S>(2), c.state(3)], master: None });
-    }, else return c.bad_dtype(dtype));
-    Ok(())
-}
-
-/// Calls `f` with the gradient at input `i` in float32, which for float16 is a copy.
-fn with_f32_grad(c: &Ctx, i: usize, f: impl FnOnce(&[f32])) -> Result<()> {
-    match c.dtype(i) {
-        DType::F32 => f(c.x::<f32>(i)),
-        DType::F16 => {
-            let half = c.x::<f16>(i);
-            let mut wide = vec![0f32; half.len()];
-            mxrs_simd::cast(half, &mut wide);
-            f(&wide);
-        }
-        dtype => return c.bad_dtype(dtype),
-    }
-    Ok(())
-}
-
-fn lamb_step_shapes(s: &Sig, master: bool) -> Result<Specs> {
-    let dtype = s.expect_float(0)?;
-    if master && dtype == DType::F64 {
-        return Err(s.fail("a float64 weight has no master copy; float16 and float32 are allowed"));
-    }
-    s.expect_shape(1, s.shape(0))?;
-    expect_dtype(s, 1, if master { DType::F32 } else { dtype })?;
-    for i in [2, 3] {
-        s.expect_float(i)?;
-        if s.shape(i).size() != 1 {
-            return Err(s.fail(format!(
-                "{} has shape {}; one number is expected",
-                s.op.input_name(i),
-                s.shape(i)
-            )));
-        }
-    }
-    if master {
-        s.expect_shape(4, s.shape(0))?;
-        expect_dtype(s, 4, DType::F32)?;
-    }
-    s.same(0)
-}
-
-fn lamb_step(c: &Ctx, master: bool) -> Result<()> {
-    apart(c)?;
-    let (a, lr) = (c.attrs, c.attrs.float("lr"));
-    let (r1, r2) = (first_number(c, 2)?, first_number(c, 3)?);
-    let ratio = update::lamb_ratio(r1, r2, a.float("lower_bound"), a.float("upper_bound"));
-    if master {
-        let weight32 = c.state::<f32>(4);
-        update::lamb_phase2(
-            Arrays { weight: &mut *weight32, grad: c.x::<f32>(1), states: [], master: None },
-            lr,
-            ratio,
-        );
-        return match c.dtype(0) {
-            DType::F32 => {
-                c.y::<f32>(0).copy_from_slice(weight32);
-                Ok(())
-            }
-            DType::F16 => {
-                mxrs_simd::cast(weight32, c.y::<f16>(0));
-                Ok(())
-            }
-            dtype => c.bad_dtype(dtype),
-        };
-    }
-    let dtype = c.dtype(0);
-    dispatch_float!(dtype, S => update::lamb_phase2(
-        Arrays { weight: c.y::<S>(0), grad: c.x::<S>(1), states: [], master: None }, lr, ratio,
-    ), else return c.bad_dtype(dtype));
-    Ok(())
 }

@@ -3,7 +3,7 @@
 use super::convert::{IntoPy, guard};
 use super::object::{array_of, is_array, set_link, wrap};
 use super::{call, numpy};
-use crate::array::{Arrays, invoke};
+use crate::array::{Array, Arrays, invoke};
 use crate::ops::{Attrs, OpRef, registry};
 use mxrs_base::AttrValue;
 use pyo3::ffi;
@@ -118,14 +118,12 @@ unsafe fn in_place(a: *mut ffi::PyObject, b: *mut ffi::PyObject, sign: &Sign) ->
             let target = array_of(a);
             let link = {
                 let results = if is_array(b) {
-                    let attrs = Attrs::from_values(sign.arrays, smallvec![]);
-                    invoke(sign.arrays, &attrs, &[target, array_of(b)], Some(&[target]), None)
+                    in_place_arrays(sign.arrays, target, array_of(b))
                 } else if let Some((value, whole)) = number(py, b)? {
                     let attrs = scalar_attrs(sign.scalar, value, whole);
                     invoke(sign.scalar, &attrs, &[target], Some(&[target]), None)
                 } else if let Some(converted) = call::convert_foreign(py, b)? {
-                    let attrs = Attrs::from_values(sign.arrays, smallvec![]);
-                    invoke(sign.arrays, &attrs, &[target, &converted], Some(&[target]), None)
+                    in_place_arrays(sign.arrays, target, &converted)
                 } else {
                     ffi::Py_INCREF(ffi::Py_NotImplemented());
                     return Ok(ffi::Py_NotImplemented());
@@ -139,6 +137,18 @@ unsafe fn in_place(a: *mut ffi::PyObject, b: *mut ffi::PyObject, sign: &Sign) ->
             Ok(a)
         })
     }
+}
+
+/// `target = target op other`, in the target's memory and type.
+fn in_place_arrays(op: OpRef, target: &Array, other: &Array) -> mxrs_base::Result<Arrays> {
+    let attrs = Attrs::from_values(op, smallvec![]);
+    if other.dtype() == target.dtype() {
+        return invoke(op, &attrs, &[target, other], Some(&[target]), None);
+    }
+    let cast = registry::expect("Cast");
+    let to = Attrs::new(cast, &[("dtype", target.dtype().into())])?;
+    let other = invoke(cast, &to, &[other], None, None)?;
+    invoke(op, &attrs, &[target, &other[0]], Some(&[target]), None)
 }
 
 macro_rules! binary_slots {

@@ -245,14 +245,14 @@ fn finish<'py>(
     };
     let context = Some(current_context());
     let Some(out) = out else {
-        let results = invoke(op, attrs, &ins, None, context).py(py)?;
+        let results = invoke(op, attrs, &ins, None, context).map_err(|e| named(e, op)).py(py)?;
         return give(py, op, attrs, results);
     };
     let targets: Vec<Bound<'py, PyAny>> =
         if is_array(out.as_ptr()) { vec![out.clone()] } else { out.try_iter()?.collect::<PyResult<_>>()? };
     let arrays = targets.iter().map(extract).collect::<PyResult<Vec<Array>>>()?;
     let refs: SmallVec<[&Array; 2]> = arrays.iter().collect();
-    let results = invoke(op, attrs, &ins, Some(&refs), context).py(py)?;
+    let results = invoke(op, attrs, &ins, Some(&refs), context).map_err(|e| named(e, op)).py(py)?;
     for (target, result) in targets.iter().zip(results) {
         if result.link.is_some() {
             // SAFETY: `extract` saw that it is an array; the references taken above are clones.
@@ -260,6 +260,11 @@ fn finish<'py>(
         }
     }
     Ok(out.into_ptr())
+}
+
+/// The error with the operator's name before it, unless it is there.
+fn named(error: Error, op: OpRef) -> Error {
+    if error.message().contains(op.name) { error } else { error.within(op.name) }
 }
 
 /// The visible outputs: one object, or a list.

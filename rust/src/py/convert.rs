@@ -224,17 +224,8 @@ pub unsafe fn guard(f: impl FnOnce(Python<'_>) -> PyResult<*mut ffi::PyObject>) 
             std::ptr::null_mut()
         }
         Err(panic) => {
-            panic_error(panic).restore(py);
+            raise(py, crate::engine::panic_error(panic)).restore(py);
             std::ptr::null_mut()
         }
     }
-}
-
-pub fn panic_error(panic: Box<dyn std::any::Any + Send>) -> PyErr {
-    let text = panic
-        .downcast_ref::<&str>()
-        .map(|s| s.to_string())
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_default();
-    PyRuntimeError::new_err(format!("internal error in mxrs (please report it): {text}"))
 }

@@ -132,7 +132,14 @@ pub fn with_buffer<T: Real, R>(len: usize, body: impl FnOnce(&mut [T]) -> R) -> 
     let mut buffer = FREE.with_borrow_mut(Vec::pop).unwrap_or_default();
     if buffer.len() < lines {
         // The old content is not wanted: no copy of it.
-        buffer = vec![Line([0; 64]); lines];
+        buffer = Vec::new();
+        if buffer.try_reserve_exact(lines).is_err() {
+            // An error with a message, which the operator's caller sees; not the end of the process.
+            std::panic::panic_any(mxrs_base::Error::memory(format!(
+                "a workspace of {lines} times 64 bytes cannot be had"
+            )));
+        }
+        buffer.resize(lines, Line([0; 64]));
     }
     // SAFETY: the buffer is initialised bytes, aligned to 64, at least `len` elements long; any bits are a valid float.
     let slice = unsafe { std::slice::from_raw_parts_mut(buffer.as_mut_ptr().cast::<T>(), len) };

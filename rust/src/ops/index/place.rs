@@ -1,4 +1,4 @@
-//! Edits and flat indices: index_copy, fill_element_0index, boolean_mask, ravel, unravel, index_array.
+//! Edits of rows and elements, and flat indices: index_copy, fill_element_0index, ravel, unravel.
 
 use super::super::registry::Registry;
 use super::super::{Ctx, Sig, draw, ints};

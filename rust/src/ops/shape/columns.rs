@@ -104,6 +104,10 @@ impl Windows {
         let axes = image.ndim() - 2;
         let read = |name: &str, absent: usize| match attrs.ints(name) {
             v if v.is_empty() && name != "kernel" => Ok(vec![absent; axes]),
+            // A None entry counts as 0, which only padding may be.
+            v if v.contains(&0) && name != "pad" => {
+                Err(format!("argument {name} has an entry that is not positive"))
+            }
             v if v.len() == axes => Ok(v.iter().map(|v| *v as usize).collect()),
             v => Err(format!("argument {name} has {} entries; {axes} are expected", v.len())),
         };
@@ -147,8 +151,9 @@ impl Windows {
         let steps = &whole.strides[2..];
         let mut view = View { offset: 0, dims: whole.dims[..2].into(), strides: whole.strides[..2].into() };
         view.dims.extend(self.kernel.iter().chain(&self.count).copied());
-        view.strides.extend(steps.iter().zip(&self.dilate).map(|(s, d)| s * *d as isize));
-        view.strides.extend(steps.iter().zip(&self.stride).map(|(s, d)| s * *d as isize));
+        // Distances between the elements of an axis of one may be too large to compute with; they are not used.
+        view.strides.extend(steps.iter().zip(&self.dilate).map(|(s, d)| s.saturating_mul(*d as isize)));
+        view.strides.extend(steps.iter().zip(&self.stride).map(|(s, d)| s.saturating_mul(*d as isize)));
         view
     }
 

@@ -49,6 +49,7 @@ pub fn register(r: &mut Registry) {
             float("constant_value", "not looked at").or(0.0),
         ])
         .infer(|s| {
+            s.expect_ndim(0, 1..=Shape::MAX_NDIM)?;
             let pads = pairs_of(&s.attrs.ints("pad_width"));
             let dims = s.shape(0).iter().zip(&pads).map(|(d, (a, b))| d.checked_sub(*a)?.checked_sub(*b));
             match (pads.len() == s.shape(0).ndim(), dims.collect::<Option<Vec<usize>>>()) {

@@ -42,9 +42,8 @@ pub fn register(r: &mut Registry) {
         .alias(&["_np_repeat"])
         .method(&["repeat"])
         .infer(|s| {
-            let (mut shape, axis) = repeated(s)?;
+            let (shape, axis) = repeated(s)?;
             let grown = shape[axis].checked_mul(s.attrs.size("repeats"));
-            shape.set(axis, 0);
             s.shaped(checked((0..shape.ndim()).map(|d| if d == axis { grown } else { Some(shape[d]) }))?)
         })
         .kernel(|c| {
@@ -109,8 +108,7 @@ fn broadcasts(r: &mut Registry) {
         .kernel(spread)
         .keeps(&[], &[])
         .grad(back)
-        .sample(&[draw(&[2, 1, 3])], &[("shape", [0, 4, 3].into())])
-        .sample(&[draw(&[3])], &[("shape", [2, 3].into())]);
+        .sample(&[draw(&[2, 1, 3])], &[("shape", [0, 4, 3].into())]);
     r.op("broadcast_axis", "The elements repeated along axes of size 1.")
         .input("data", "values of any shape")
         .param(ints("axis", "the axes, each of size 1").or(empty()))

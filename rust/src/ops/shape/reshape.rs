@@ -177,7 +177,9 @@ fn split(dim: usize, a: i64, b: i64) -> Result<[i64; 2], String> {
         (1.., -1) => [a, d / a],
         (1.., 1..) => [a, b],
         _ => {
-            return Err(format!("the values {a}, {b} after code -4 must be positive, at most one of them -1"));
+            return Err(format!(
+                "the values {a}, {b} after code -4 must be positive, at most one of them -1"
+            ));
         }
     };
     match pair[0].checked_mul(pair[1]) == Some(d) {

@@ -74,8 +74,8 @@ fn equal(attrs: &Attrs, size: usize) -> Result<Bounds, String> {
 
 fn at_indices(attrs: &Attrs, size: usize) -> Result<Bounds, String> {
     let sections = attrs.size("sections");
-    if sections > 0 {
-        let (each, more) = (size / sections, size % sections);
+    if let Some(each) = size.checked_div(sections) {
+        let more = size % sections;
         return Ok((0..=sections).map(|i| i * each + i.min(more)).collect());
     }
     let mut bounds: Bounds = attrs.ints("indices").iter().map(|v| *v as usize).collect();
@@ -128,7 +128,14 @@ fn back(b: &mut dyn Build, g: &GradArgs) -> Result<Grads> {
     if g.heads.iter().all(Option::is_none) {
         return Ok(g.none());
     }
-    let heads = (0..g.outs.len()).map(|i| g.head(b, i)).collect::<Result<SmallVec<[Value; 8]>>>()?;
+    let mut heads: SmallVec<[Value; 8]> = SmallVec::new();
+    for (head, out) in g.heads.iter().zip(g.outs) {
+        let spec = b.spec(*out).clone();
+        heads.push(match head {
+            Some(head) => *head,
+            None => b.zeros(&spec.shape, spec.dtype)?,
+        });
+    }
     let rank = b.shape(g.ins[0]).ndim();
     let axis = b.shape(g.ins[0]).axis(g.attrs.int("axis"))?;
     // Squeezed parts lost the axis, unless it was their only one.
