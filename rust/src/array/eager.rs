@@ -4,7 +4,7 @@ use super::handle::Array;
 use super::invoke::invoke;
 use crate::device::Context;
 use crate::ops::{Attrs, Build, OpRef, Spec, Value, Values};
-use mxrs_base::{Error, Result};
+use mxrs_base::{Elem, Error, Result, dispatch};
 use smallvec::SmallVec;
 
 /// Values are arrays, or shapes of arrays that were not kept.
@@ -70,5 +70,10 @@ impl Build for EagerBuild {
             Held::Array(array) => array.spec(),
             Held::Shape(spec) => spec,
         }
+    }
+
+    fn read(&self, value: Value) -> Result<Vec<i64>> {
+        let array = self.get(value)?;
+        dispatch!(array.dtype(), T => Ok(array.to_vec::<T>()?.iter().map(|v| v.to_i64()).collect()))
     }
 }

@@ -23,6 +23,13 @@ pub trait Build {
     /// Calls `op`; all outputs, hidden ones included.
     fn call(&mut self, op: OpRef, attrs: Attrs, inputs: &[Value]) -> Result<Values>;
     fn spec(&self, value: Value) -> &Spec;
+    /// The elements of `value` as whole numbers, waited for: what output shapes that depend on data need. A graph has
+    /// no elements yet and refuses.
+    fn read(&self, _value: Value) -> Result<Vec<i64>> {
+        Err(Error::not_implemented(
+            "a shape that depends on data is not known in a graph; call the operator on arrays",
+        ))
+    }
 }
 
 /// What a gradient rule is given.

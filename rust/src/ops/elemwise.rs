@@ -445,10 +445,6 @@ fn identities(r: &mut Registry) {
         .unary(|x| x)
         .alias(&["_npi_copyto", "_CrossDeviceCopy"])
         .sample(&[draw(&[2, 3])], &[]);
-    r.op("make_loss", "Marks the end of a computation: values pass, and backward starts from ones here.")
-        .unary(|x| x)
-        .alias(&["_sparse_make_loss"])
-        .sample(&[draw(&[2, 3])], &[]);
     r.op("BlockGrad", "The same values; no gradient passes.")
         .unary(|x| x)
         .alias(&["stop_gradient", "_sparse_stop_gradient"])

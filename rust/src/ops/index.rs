@@ -5,6 +5,7 @@
 //! outside. Gradients are hidden operators that add into zeros, and are differentiated by the forward ones in turn.
 
 mod choose;
+mod mask;
 mod place;
 
 use super::registry::Registry;
@@ -21,6 +22,7 @@ pub fn register(r: &mut Registry) {
     gather(r);
     scatter(r);
     choose::register(r);
+    mask::register(r);
     place::register(r);
 }
 

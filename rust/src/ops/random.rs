@@ -394,7 +394,13 @@ fn multinomial(r: &mut Registry) {
     .input("head", "gradient of the logarithms")
     .input("data", "probabilities")
     .input("drawn", "class numbers")
-    .infer(|s| s.same(1))
+    .infer(|s| {
+        if s.expect_float(0)? != s.dtype(1) {
+            return Err(s.fail("head and data are of different types; they must be of one"));
+        }
+        s.expect_shape(2, s.shape(0))?;
+        s.same(1)
+    })
     .kernel(|c| {
         let prob = c.dtype(1);
         dispatch_float!(prob, T => multinomial_back::<T>(c), else c.bad_dtype(prob))
@@ -477,7 +483,10 @@ fn multinomial_back<T: Float>(c: &Ctx) -> Result<()> {
     let draws = drawn.len() / (prob.len() / classes).max(1);
     for (j, (head, class)) in head.iter().zip(&drawn).enumerate() {
         let row = j / draws.max(1);
-        let Some(at) = usize::try_from(*class).ok().filter(|k| *k < classes).map(|k| row * classes + k)
+        let Some(at) = usize::try_from(*class)
+            .ok()
+            .filter(|k| *k < classes && (row + 1) * classes <= prob.len())
+            .map(|k| row * classes + k)
         else {
             return Err(c.fail(format!("class {class} was drawn from {classes}")));
         };
