@@ -63,7 +63,9 @@ def compare(
     assert_same(ours, theirs, f"gradient of {name}", rtol, atol)
 
 
-def _numeric(f: Callable[[list[np.ndarray]], float], x: list[np.ndarray], which: int, step: float) -> np.ndarray:
+def _numeric(
+    f: Callable[[list[np.ndarray]], float], x: list[np.ndarray], which: int, step: float
+) -> np.ndarray:
     grad = np.zeros_like(x[which])
     for place in np.ndindex(x[which].shape):
         ends = []

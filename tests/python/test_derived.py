@@ -27,11 +27,17 @@ NOT_A_DERIVATIVE = {
     "_contrib_gradientmultiplier", "Embedding", "_sample_multinomial",
 }  # fmt: skip
 
+#: Their gradient is a kernel without a composition behind it yet: asking for the second one raises, by name.
+NO_SECOND_GRADIENT = {"CTCLoss", "SoftmaxOutput"}
+
 #: Results that are drawn, or not defined.
 NOT_COMPARABLE = {"_empty"}
 
 #: MXNet 1.9.1 has the operator and answers otherwise; docs/differences.md says why.
-DIFFERS: dict[str, str] = {}
+DIFFERS: dict[str, str] = {
+    "_slice_assign": "MXNet has no gradient for it; ours has",
+    "_slice_assign_scalar": "MXNet has no gradient for it; ours has",
+}
 
 
 def draw(spec: dict[str, Any], seed: str, dtype: str | None = None) -> np.ndarray:
@@ -176,7 +182,7 @@ def test_gradient_is_the_slope(name: str, cover: Callable[[str, str], None]) -> 
     cover("gradient", name)
 
 
-@pytest.mark.parametrize("name", DIFFERENTIABLE)
+@pytest.mark.parametrize("name", [n for n in DIFFERENTIABLE if n not in NO_SECOND_GRADIENT])
 def test_gradient_of_the_gradient(name: str, cover: Callable[[str, str], None]) -> None:
     """The recorded gradient, differentiated again, agrees with central differences of the first gradient."""
     for inputs, attrs, which in float64_samples(name):
@@ -243,7 +249,7 @@ def test_answers_as_mxnet(name: str, oracle: Oracle, cover: Callable[[str, str],
         ]
         wanted = floats if OPS[name]["gradient"] in ("derived", "rule") else []
         try:
-            theirs, their_grads = oracle.op(name, inputs, attrs, grad_of=wanted or None)
+            theirs, their_grads = oracle.op(name, inputs, attrs, train=bool(wanted), grad_of=wanted or None)
         except (OracleError, OracleCrashed) as error:
             refused = str(error).strip().splitlines()[0]
             continue

@@ -256,16 +256,16 @@ fn deliver(results: Arrays, out: Option<&[&Array]>) -> Result<Arrays> {
 fn record(op: OpRef, attrs: &Attrs, ins: &[&Array], outs: &mut Arrays) {
     let keeps = op.kept();
     let linkable = !matches!(op.gradient, Gradient::Zero);
+    // States that a gradient rule names in `keeps` are handed to it as they are at backward time.
+    let states = linkable && keeps.ins != u32::MAX;
+    let slot = |(i, a): (usize, &&Array)| match op.mutates.contains(&i) {
+        true if states && keeps.input(i) => Slot::state(a),
+        mutated => Slot::new(a, linkable && keeps.input(i) && !mutated, a.link.clone()),
+    };
     let node = OpNode {
         op,
         attrs: attrs.clone(),
-        ins: ins
-            .iter()
-            .enumerate()
-            .map(|(i, a)| {
-                Slot::new(a, linkable && keeps.input(i) && !op.mutates.contains(&i), a.link.clone())
-            })
-            .collect(),
+        ins: ins.iter().enumerate().map(slot).collect(),
         outs: outs.iter().enumerate().map(|(i, a)| Slot::new(a, linkable && keeps.output(i), None)).collect(),
         train: is_training(),
     };

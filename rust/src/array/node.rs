@@ -69,7 +69,8 @@ pub struct Slot {
 pub struct Saved {
     chunk: ChunkRef,
     offset: usize,
-    version: u64,
+    /// The content that the gradient needs; `None` for a state, which is read as it then is.
+    version: Option<u64>,
 }
 
 impl Slot {
@@ -77,15 +78,21 @@ impl Slot {
         let data = keep.then(|| Saved {
             chunk: array.chunk.clone(),
             offset: array.offset,
-            version: array.chunk.version(),
+            version: Some(array.chunk.version()),
         });
         Slot { spec: array.spec.clone(), data, link }
+    }
+
+    /// A state that the gradient rule changes; writes in between do not matter.
+    pub fn state(array: &Array) -> Slot {
+        let data = Some(Saved { chunk: array.chunk.clone(), offset: array.offset, version: None });
+        Slot { spec: array.spec.clone(), data, link: array.link.clone() }
     }
 
     /// The value as it was, or an error if it was written since; `None` where it was not kept.
     pub fn restore(&self, op: OpRef, what: &str) -> Result<Option<Array>> {
         let Some(saved) = &self.data else { return Ok(None) };
-        if saved.chunk.version() != saved.version {
+        if saved.version.is_some_and(|v| v != saved.chunk.version()) {
             return Err(Error::op(format!(
                 "{}: its {what} of shape {} was written in place after the call was recorded, so its gradient \
                  cannot be computed; write to a copy, or call backward first",

@@ -352,7 +352,8 @@ fn cholesky_one<T: Number>(n: usize, a: &[T], l: &mut [T]) -> bool {
             l[i * n + j] = if i == j { T::from_f64(rest.to_f64().sqrt()) } else { rest / l[j * n + j] };
         }
         // A not-a-number compares false too.
-        if !(l[i * n + i] > T::default()) {
+        let positive = l[i * n + i] > T::default();
+        if !positive {
             return false;
         }
     }

@@ -121,7 +121,8 @@ pub fn run(ctx: &Ctx) -> Result<()> {
             Ok(())
         }
         Body::Kernel(kernel) => {
-            for &(o, i) in &ctx.op.updates {
+            // Operators over many weights declare a pair for each that there may be.
+            for &(o, i) in ctx.op.updates.iter().take_while(|(o, _)| *o < ctx.outs.len()) {
                 if ctx.outs[o].ptr != ctx.ins[i].ptr {
                     ctx.y_bytes(o).copy_from_slice(ctx.x_bytes(i));
                 }

@@ -19,6 +19,7 @@ mod conv;
 mod create;
 mod dropout;
 mod elemwise;
+mod factor;
 mod image;
 mod index;
 mod join;
@@ -29,6 +30,7 @@ mod order;
 mod pool;
 mod random;
 mod reduce;
+mod resample;
 mod sequence;
 mod shape;
 mod slice;
@@ -53,7 +55,9 @@ const FAMILIES: &[fn(&mut Registry)] = &[
     elemwise::register,
     conv::register,
     linalg::register,
+    factor::register,
     pool::register,
+    resample::register,
     norm::register,
     softmax::register,
     activation::register,

@@ -93,14 +93,14 @@ fn resized(a: &Attrs, n: usize, name: &str) -> Result<usize> {
         ("to_even_down", _) => n - n % 2,
         ("to_even_up", _) => n + n % 2,
         ("to_odd_down", _) => {
-            if n % 2 == 0 {
+            if n.is_multiple_of(2) {
                 n.saturating_sub(1)
             } else {
                 n
             }
         }
         ("to_odd_up", _) => {
-            if n % 2 == 0 {
+            if n.is_multiple_of(2) {
                 n + 1
             } else {
                 n
