@@ -138,10 +138,11 @@ docs: build ## write the operator pages from the operator registry
 
 # ---- arm64 ----------------------------------------------------------------------------------------------------------
 
-.arm64/env:
+# First among the needs, so that a machine that cannot have the toolchain says so at once.
+.arm64/env: tools/arm64-toolchain
 	@tools/arm64-toolchain .arm64
 
-wheel-arm64: $(VENV)/.requirements .arm64/env ## cross-build the wheel for aarch64 Linux
+wheel-arm64: .arm64/env $(VENV)/.requirements ## cross-build the wheel for aarch64 Linux
 	@tools/arm64-wheel .arm64 $(PYO3_PYTHON) $(TARGET)/wheels-arm64
 
 test-arm64: wheel-arm64 ## the quick tests and the kernels' tests under qemu, as cortex-a72 and as max

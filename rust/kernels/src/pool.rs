@@ -1,7 +1,10 @@
 //! Pooling over one to three spatial dimensions and its gradient: max, average, sum and p-norm.
 //!
 //! Both layouts are one: `outer` images (batch times channels, or the batch alone) of places that hold `inner` numbers side by
-//! side (1, or the channels). Rows of the output are computed tap by tap, so that the inner loops run along memory.
+//! side (1, or the channels). With channels side by side the output is computed tap by tap along them; with channels
+//! first, [`rows`] works along the rows.
+
+mod rows;
 
 use crate::gemm::micro::Real;
 use crate::gemm::pack::Shared;
@@ -207,14 +210,8 @@ fn combine<T: Real>(g: &PoolGeom, (d, h): (usize, usize), image: &[T], out: &mut
     g.each_tap(d, h, |row, columns, first| {
         let out = &mut out[columns.start * inner..columns.end * inner];
         let from = image.get(row + first * inner..).unwrap_or_default();
-        if inner > 1 {
-            for (out, from) in out.chunks_exact_mut(inner).zip(from.chunks(step)) {
-                out.iter_mut().zip(from).for_each(|(o, v)| *o = f(*o, *v));
-            }
-        } else if step == 1 {
+        for (out, from) in out.chunks_exact_mut(inner).zip(from.chunks(step)) {
             out.iter_mut().zip(from).for_each(|(o, v)| *o = f(*o, *v));
-        } else {
-            out.iter_mut().zip(from.iter().step_by(step)).for_each(|(o, v)| *o = f(*o, *v));
         }
     });
 }
@@ -286,30 +283,44 @@ fn forward_real<T: Real>(g: &PoolGeom, kind: PoolKind, lowest: T, x: &[T], y: &m
 
 #[inline(always)]
 fn forward_image<T: Real>(g: &PoolGeom, kind: PoolKind, lowest: T, image: &[T], y: &mut [T]) {
+    let (zero, add) = (T::ZERO, |o, v| o + v);
+    match kind {
+        PoolKind::Max => pool_image(g, kind, lowest, (image, y), |v| v, |o, v| if v > o { v } else { o }),
+        PoolKind::Lp(2) => {
+            pool_image(g, kind, zero, (image, y), |v| v * v, add);
+            y.iter_mut().for_each(|v| *v = T::from_f64(v.to_f64().sqrt()));
+        }
+        PoolKind::Lp(3) => {
+            pool_image(g, kind, zero, (image, y), |v| v * v * v, add);
+            y.iter_mut().for_each(|v| *v = T::from_f64(v.to_f64().cbrt()));
+        }
+        _ => pool_image(g, kind, zero, (image, y), |v| v, add),
+    }
+}
+
+/// One image's windows combined by `f` from `start` on, and scaled for averages.
+#[inline(always)]
+fn pool_image<T: Real>(
+    g: &PoolGeom,
+    kind: PoolKind,
+    start: T,
+    (image, y): (&[T], &mut [T]),
+    map: impl Fn(T) -> T + Copy,
+    f: impl Fn(T, T) -> T + Copy,
+) {
+    if g.inner == 1 {
+        return rows::forward(g, kind, start, (image, y), map, f);
+    }
     let (mut rows, mut scales) = (0, Vec::new());
     for (i, y) in y.chunks_exact_mut(g.out_dims[2] * g.inner).enumerate() {
         let at = (i / g.out_dims[1], i % g.out_dims[1]);
-        y.fill(if kind == PoolKind::Max { lowest } else { T::ZERO });
-        match kind {
-            PoolKind::Max => combine(g, at, image, y, |o, v| if v > o { v } else { o }),
-            PoolKind::Lp(2) => combine(g, at, image, y, |o, v| o + v * v),
-            PoolKind::Lp(3) => combine(g, at, image, y, |o, v| o + v * v * v),
-            _ => combine(g, at, image, y, |o, v| o + v),
-        }
-        match kind {
-            PoolKind::Avg { .. } => {
-                g.update_scales(kind, at, &mut rows, &mut scales);
-                if g.inner == 1 {
-                    y.iter_mut().zip(&scales).for_each(|(v, scale)| *v = *v * *scale);
-                } else {
-                    for (y, scale) in y.chunks_exact_mut(g.inner).zip(&scales) {
-                        y.iter_mut().for_each(|v| *v = *v * *scale);
-                    }
-                }
+        y.fill(start);
+        combine(g, at, image, y, |o, v| f(o, map(v)));
+        if matches!(kind, PoolKind::Avg { .. }) {
+            g.update_scales(kind, at, &mut rows, &mut scales);
+            for (y, scale) in y.chunks_exact_mut(g.inner).zip(&scales) {
+                y.iter_mut().for_each(|v| *v = *v * *scale);
             }
-            PoolKind::Lp(2) => y.iter_mut().for_each(|v| *v = T::from_f64(v.to_f64().sqrt())),
-            PoolKind::Lp(3) => y.iter_mut().for_each(|v| *v = T::from_f64(v.to_f64().cbrt())),
-            _ => {}
         }
     }
 }
@@ -329,10 +340,22 @@ fn grad_real<T: Real>(
                 (n * g.in_image()..(n + 1) * g.in_image(), n * g.out_image()..(n + 1) * g.out_image());
             // SAFETY: the data gradient of one image is one call's alone.
             let dx = unsafe { out.slice(ins.clone()) };
+            let (image, dy) = (&x[ins], &dy[outs.clone()]);
+            match kind {
+                PoolKind::Max if rows::has_max_grad(g) => {
+                    mxrs_simd::vectorize(|| rows::max_grad(g, lowest, image, dy, accumulate, dx));
+                    continue;
+                }
+                PoolKind::Max | PoolKind::Lp(2..) => {}
+                _ if rows::has_sum_grad(g) => {
+                    mxrs_simd::vectorize(|| rows::sum_grad(g, kind, dy, accumulate, dx));
+                    continue;
+                }
+                _ => {}
+            }
             if !accumulate {
                 dx.fill(T::ZERO);
             }
-            let (image, dy) = (&x[ins], &dy[outs.clone()]);
             match kind {
                 PoolKind::Max => max_grad(g, lowest, image, dy, dx),
                 PoolKind::Lp(p @ 2..) => lp_grad(g, p, image, (&y[outs], dy), dx),

@@ -1,7 +1,9 @@
 //! Casts between all pairs of element types, by [`Elem`]'s rules.
 
 use crate::kernels::leveled;
-use crate::level::{Baseline, Found, found};
+#[cfg(target_arch = "x86_64")]
+use crate::level::Found;
+use crate::level::{Baseline, found};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use mxrs_base::{DType, Elem, dispatch};

@@ -5,7 +5,9 @@
 
 use crate::cast::cast_kernel;
 use crate::instr::{Binary, Unary, binary_ops, match_binary, match_unary, unary_ops};
-use crate::level::{Baseline, Found, Level, found};
+#[cfg(target_arch = "x86_64")]
+use crate::level::Found;
+use crate::level::{Baseline, Level, found};
 use half::f16;
 use mxrs_base::{DType, Elem, dispatch};
 use std::mem::MaybeUninit;

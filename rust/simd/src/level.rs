@@ -28,8 +28,10 @@ impl Level for Baseline {
 }
 
 /// AVX2 and FMA, or AVX-512: all x86-64 above the baseline.
+#[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy)]
 pub struct Fused;
+#[cfg(target_arch = "x86_64")]
 impl Level for Fused {
     const FMA: bool = true;
 }
