@@ -251,9 +251,13 @@ fn make_ready(task: Arc<Task>) {
             // No thread to be had: waiting threads run what is ready themselves, so nothing is lost.
             shared.ready.lock().workers -= 1;
         }
-    } else if ready.sleeping > 0 {
+    } else {
+        let sleeping = ready.sleeping > 0;
+        // Before the bell: a waiting thread holds the bell's lock while it asks for this one.
         drop(ready);
-        shared.wake.notify_one();
+        if sleeping {
+            shared.wake.notify_one();
+        }
     }
     wait::notify();
 }
