@@ -13,5 +13,9 @@ pub mod array;
 
 pub mod tape;
 
+pub mod graph;
+
+pub mod exec;
+
 #[cfg(feature = "python")]
 pub mod py;

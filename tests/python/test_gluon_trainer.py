@@ -132,26 +132,98 @@ def test_allreduce_needs_gradients_that_are_replaced():
             call()
 
 
-def test_a_store_object_is_asked_to_sum():
-    class Doubling:
-        type = "doubling"
+class Recording(mx.kvstore.KVStoreBase):
+    """Doubles what is pushed and notes the calls; `able` says whether it claims to run optimizers."""
 
-        def __init__(self):
-            self.started = []
+    def __init__(self, able=False):
+        self.able = able
+        self.calls = []
 
-        def broadcast(self, key, value, out, priority=0):
-            self.started.append(key)
+    @property
+    def type(self):
+        return "recording"
 
-        def pushpull(self, key, value, out=None, priority=0):
-            for array in out:
-                array[:] = array * 2
+    def is_capable(self, capability):
+        return self.able
 
-    store = Doubling()
-    p = ones_param()
+    def set_optimizer(self, optimizer):
+        self.calls.append(("set_optimizer", type(optimizer).__name__))
+
+    def broadcast(self, key, value, out, priority=0):
+        self.calls.append(("broadcast", key, len(out)))
+
+    def pushpull(self, key, value, out=None, priority=0):
+        self.calls.append(("pushpull", key, len(value), None if out is None else len(out), priority))
+        for array in value if out is None else out:
+            array[:] = array * 2
+
+
+@pytest.mark.parametrize("ctx", [[mx.cpu(0)], TWO], ids=["one", "two"])
+def test_a_store_object_is_asked_to_sum(ctx):
+    store = Recording()
+    p, q, r = ones_param(ctx=ctx), ones_param("q", ctx=ctx), ones_param("r", ctx=ctx, grad_req="null")
+    trainer = gluon.Trainer([p, r, q], "sgd", {"learning_rate": 1.0}, kvstore=store)
+    backward(p, q)
+    trainer.step(1)
+    n = len(ctx)
+    assert store.calls == [
+        *[("broadcast", key, n) for key in range(3)],
+        ("pushpull", 0, n, None, 0),
+        ("pushpull", 2, n, None, -2),
+    ]
+    assert values(p) == values(q) == [[-3, -3]] * n
+
+
+def test_a_store_object_that_can_update_gets_the_weights():
+    store = Recording(able=True)
+    p = ones_param(ctx=TWO)
     trainer = gluon.Trainer([p], "sgd", {"learning_rate": 1.0}, kvstore=store)
     backward(p)
     trainer.step(1)
-    assert store.started == [0] and values(p) == [[-3, -3]]
+    assert store.calls == [("set_optimizer", "SGD"), ("broadcast", 0, 2), ("pushpull", 0, 2, 2, 0)]
+    assert values(p) == [[2, 2]] * 2
+    with pytest.raises(ValueError, match="update_on_kvstore=False when training with .*Recording"):
+        gluon.Trainer([p], "sgd", kvstore=Recording(), update_on_kvstore=True).step(1)
+
+
+@pytest.mark.parametrize("ctx", [[mx.cpu(0)], TWO], ids=["one", "two"])
+@pytest.mark.parametrize("on_store", [None, True, False])
+@pytest.mark.parametrize("name", ["local", "device"])
+def test_a_kvstore_made_by_the_program(name, on_store, ctx):
+    store = mx.kv.create(name)
+    p = ones_param(ctx=ctx)
+    trainer = gluon.Trainer([p], "sgd", {"learning_rate": 0.5}, kvstore=store, update_on_kvstore=on_store)
+    backward(p)
+    trainer.step(2)
+    assert trainer._kvstore is store and trainer._update_on_kvstore is (on_store is not False)
+    total = 2 * len(ctx)
+    assert values(p) == [[1 - total / 4] * 2] * len(ctx)
+    # Only a trainer that updates its own copies replaces the gradients by their sum.
+    assert p.list_grad()[0].asnumpy().tolist() == [total if on_store is False else 2] * 2
+
+
+def test_the_environment_chooses_where_updates_are_made(monkeypatch):
+    monkeypatch.setenv("MXNET_UPDATE_ON_KVSTORE", "0")
+    trainer = gluon.Trainer([ones_param(ctx=TWO)], "sgd")
+    trainer.allreduce_grads()
+    assert trainer._update_on_kvstore is False
+
+
+def test_one_context_makes_no_store():
+    p = ones_param()
+    trainer = gluon.Trainer([p], "sgd", kvstore="device")
+    backward(p)
+    trainer.step(1)
+    assert trainer._kvstore is None
+
+
+def test_a_stale_gradient_stops_the_step_before_the_store_updates():
+    p, q = ones_param(ctx=TWO), ones_param("q", ctx=TWO)
+    trainer = gluon.Trainer([p, q], "sgd", {"learning_rate": 1.0})
+    backward(p)
+    with pytest.raises(UserWarning, match="`q`"):
+        trainer.step(1)
+    assert values(p) == [[1, 1], [1, 1]]
 
 
 # --- stale gradients ---
@@ -261,9 +333,19 @@ REFUSED = [
         "dist_sync",
     ),
     (
-        lambda: gluon.Trainer([ones_param()], "sgd", compression_params={"type": "2bit"}),
+        lambda: gluon.Trainer([ones_param()], "sgd", kvstore=3).allreduce_grads(),
+        TypeError,
+        "kvstore must be a KVStore",
+    ),
+    (
+        lambda: gluon.Trainer([ones_param()], "sgd", kvstore=None, update_on_kvstore=True).step(1),
+        ValueError,
+        "kvstore is None",
+    ),
+    (
+        lambda: gluon.Trainer([ones_param(ctx=TWO)], "sgd", compression_params={"type": "2bit"}).step(1),
         NotImplementedError,
-        "compression_params",
+        "set_gradient_compression",
     ),
 ]
 

@@ -2,8 +2,9 @@
 
 from ._block import Block
 from ._scope import BlockScope as _BlockScope
-from .hybrid import HybridBlock, SymbolBlock, _flatten, _regroup
+from .hybrid import HybridBlock, _flatten, _regroup
 from .parameter import DeferredInitializationError
+from .symbol_block import SymbolBlock
 
 __all__ = [
     "Block",

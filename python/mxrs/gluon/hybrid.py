@@ -1,37 +1,36 @@
-"""`HybridBlock`: a block written against `F`, so that the same text runs on arrays and, later, becomes a
-graph.
+"""`HybridBlock`: a block written against `F`, so that the same text runs on arrays and becomes a graph.
 
-Today every call runs eagerly with `F = mxrs.ndarray`; `hybridize` keeps its flags for the graph executor.
-The other matter of
-this module is the first call of a block whose parameters wait for a shape: layers of `nn` tell the shapes
-by `_param_shapes`, in any other block the operators tell them through `_Deferred` placeholders.
+A call on arrays runs with `F = mxrs.ndarray`, operator by operator; a call on Symbols with `F = mxrs.symbol` gives
+Symbols; after `hybridize` a call on arrays runs the graph (`_graph`). The other matter of this module is the first
+call of a block whose parameters wait for a shape: layers of `nn` tell the shapes by `_param_shapes`, in any other
+block the operators tell them through `_Deferred` placeholders, and a graph infers them.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import autograd, ndarray
+from .._core import SymbolBase
 from ..base import MXNetError
 from ..context import Context, current_context
 from ..ndarray import NDArray
 from ._block import Block
 from .parameter import _Deferred, same_context
 
-__all__ = ["HybridBlock", "SymbolBlock"]
+if TYPE_CHECKING:
+    from ._graph import Graph
 
-
-def _needs_symbol(what: str) -> NotImplementedError:
-    return NotImplementedError(f"{what} needs mxrs.symbol, not built yet")
+__all__ = ["HybridBlock"]
 
 
 def _flatten(args: Any, inout_str: str = "input") -> tuple[list[Any], Any]:
     """A flat list of the arrays in nested lists, and the format from which `_regroup` nests them again."""
-    if isinstance(args, NDArray):
+    if isinstance(args, NDArray | SymbolBase):
         return [args], 0
     if args is None:
         return [None], -1
@@ -84,6 +83,11 @@ class HybridBlock(Block):
         self._flags: list[tuple[str, Any]] = []
         self._backend: str | None = None
         self._backend_opts: dict[str, Any] = {}
+        self._graph: Graph | None = None
+        self._op_hooks: list[tuple[Callable[..., Any], bool]] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_graph": None}
 
     def register_child(self, block: Block, name: str | None = None) -> None:
         """Make `block` a child; ValueError if it is no HybridBlock."""
@@ -93,6 +97,7 @@ class HybridBlock(Block):
                 "If you are using Sequential, please try HybridSequential instead."
             )
         super().register_child(block, name)
+        self._clear_cached_op()
 
     def hybridize(
         self,
@@ -106,10 +111,10 @@ class HybridBlock(Block):
         backward_bulk_size: int | None = None,
         **kwargs: Any,
     ) -> None:
-        """Ask for this block and its children to run as compiled graphs.
+        """Make calls on arrays run as a planned graph, traced on the next call.
 
-        The flags are kept, and until graphs are built the block goes on running operator by operator, with
-        equal results.
+        The graph is planned anew for every signature (shapes, dtypes, training or not) and always with static
+        memory, so `static_alloc`, `static_shape`, `inline_limit` and the bulk sizes are accepted and change nothing.
         """
         self._backend = backend
         self._backend_opts = kwargs
@@ -143,7 +148,8 @@ class HybridBlock(Block):
         )
 
     def _clear_cached_op(self) -> None:
-        """Drop what was compiled for this block."""
+        """Drop what was traced for this block."""
+        self._graph = None
 
     # --- running ---
 
@@ -151,7 +157,11 @@ class HybridBlock(Block):
         """Run `hybrid_forward` on the context of the first array, with this block's parameters from there."""
         first = x if isinstance(x, NDArray) else _first_array((x, *args))
         if first is None:
+            if any(isinstance(value, SymbolBase) for value in _flatten([x, *args])[0]):
+                return self._forward_symbol(x, *args)
             raise self._no_array(x, args)
+        if self._active:
+            return self._run_graph((x, *args))
         ctx = first.context
         params: dict[str, Any] = {}
         for name, param in self._reg_params.items():
@@ -171,15 +181,29 @@ class HybridBlock(Block):
         with ctx:
             return self.hybrid_forward(ndarray, x, *args, **params)
 
+    def _forward_symbol(self, *args: Any) -> Any:
+        """The block as a graph: its parameters are variables, and its operators are named after it."""
+        from .. import symbol
+
+        params = {name: param.var() for name, param in self._reg_params.items()}
+        with self.name_scope():
+            return self.hybrid_forward(symbol, *args, **params)
+
+    def _run_graph(self, args: tuple[Any, ...]) -> Any:
+        graph = self._graph
+        if graph is None:
+            from ._graph import Graph
+
+            graph = self._graph = Graph.trace(self, args)
+        return graph(args, self._op_hooks)
+
     def hybrid_forward(self, F: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
-        """The computation; every subclass has its own. `F` is `mxrs.ndarray`, and `mxrs.symbol` when a
-        graph is made.
+        """The computation; every subclass has its own. `F` is `mxrs.ndarray`, or `mxrs.symbol` when a graph is
+        made.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define hybrid_forward()")
 
     def _no_array(self, x: Any, args: tuple[Any, ...]) -> Exception:
-        if any(type(value).__name__ == "Symbol" for value in (x, *args)):
-            return _needs_symbol(f"Calling {type(self).__name__} with a Symbol")
         return ValueError(
             "In HybridBlock, there must be one NDArray or one Symbol in the input. Please check the type "
             "of the args."
@@ -269,37 +293,43 @@ class HybridBlock(Block):
     # --- graphs ---
 
     def export(self, path: str, epoch: int = 0, remove_amp_cast: bool = True) -> tuple[str, str]:
-        """Write the graph and the parameters to files (needs `mxrs.symbol`)."""
-        if not self._active:
+        """Writes the traced graph and its parameters to `path-symbol.json` and `path-0000.params`.
+
+        The files load in `SymbolBlock.imports`, `mx.mod.Module.load`, and MXNet.
+
+        Returns
+        -------
+        tuple of str
+            The two file names.
+
+        Raises
+        ------
+        RuntimeError
+            The block was not hybridized and called before.
+        """
+        if self._graph is None:
             raise RuntimeError(
                 "Please first call block.hybridize() and then run forward with this block at least once "
                 "before calling export."
             )
-        raise _needs_symbol("HybridBlock.export")
+        return self._graph.export(path, epoch, remove_amp_cast)
 
-    def optimize_for(self, x: Any, *args: Any, backend: str | None = None, **kwargs: Any) -> None:
-        """Rewrite the graph for a backend (needs `mxrs.symbol`)."""
-        raise _needs_symbol("HybridBlock.optimize_for")
+    def optimize_for(
+        self, x: Any, *args: Any, backend: str | None = None, clear: bool = True, **kwargs: Any
+    ) -> None:
+        """Hybridizes the block and prepares its plan for inputs like these.
+
+        Every graph is optimised by mxrs itself, so `backend` changes nothing and is only remembered.
+        """
+        self.hybridize(True, backend=backend, clear=clear, **kwargs)
+        self(x, *args)
 
     def register_op_hook(self, callback: Callable[..., Any], monitor_all: bool = False) -> None:
-        """Watch every operator's output (needs the executor of `mxrs.symbol`)."""
-        raise _needs_symbol("HybridBlock.register_op_hook")
+        """Calls `callback(name, array)` with the output of every node of the hybridized graph after each call.
 
-
-class SymbolBlock(HybridBlock):
-    """A block made from a Symbol (needs `mxrs.symbol`)."""
-
-    def __init__(self, outputs: Any, inputs: Any, params: Any = None) -> None:
-        raise _needs_symbol("gluon.SymbolBlock")
-
-    @staticmethod
-    def imports(
-        symbol_file: str,
-        input_names: str | Sequence[str],
-        param_file: str | None = None,
-        ctx: Context | Sequence[Context] | None = None,
-        allow_missing: bool = False,
-        ignore_extra: bool = False,
-    ) -> SymbolBlock:
-        """A block from the files that `export` writes (needs `mxrs.symbol`)."""
-        raise _needs_symbol("gluon.SymbolBlock.imports")
+        A watched graph runs without fusion, because every value must exist.
+        """
+        self._op_hooks.append((callback, monitor_all))
+        for child in self._children.values():
+            if isinstance(child, HybridBlock) and not self._active:
+                child.register_op_hook(callback, monitor_all)

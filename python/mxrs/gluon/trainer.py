@@ -1,55 +1,22 @@
 """`Trainer`: one step of an optimizer on a set of parameters, over all their contexts.
 
 A step sums the gradients over contexts, scales them by one over the batch size and updates. The optimizers
-themselves are in `mxrs.optimizer`. A store object given as `kvstore` does the summing (and that of other
-machines); without one, `_LocalReduce` does it here for the contexts of this process.
+themselves are in `mxrs.optimizer`, the sums in `mxrs.kvstore`. Parameters on one context need no sum: a store
+named for them is not even made.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .. import ndarray, optimizer
+from .. import kvstore, optimizer
 from ..context import Context
-from ..ndarray import NDArray
 from .parameter import Parameter
 from .parameter_dict import ParameterDict
 
 __all__ = ["Trainer"]
-
-
-#: Names of stores that reduce within this process.
-_LOCAL_STORES = (
-    "local",
-    "device",
-    "nccl",
-    "local_allreduce_cpu",
-    "local_allreduce_device",
-    "local_update_cpu",
-)
-
-
-class _LocalReduce:
-    """The store that the names 'local' and 'device' stand for, as far as a trainer needs one."""
-
-    num_workers = 1
-    rank = 0
-
-    def __init__(self, name: str) -> None:
-        self.type = name
-
-    def pushpull(self, key: int, value: Sequence[NDArray], out: Sequence[NDArray], priority: int = 0) -> None:
-        """Write the sum of `value`, one array per context, into every array of `out`."""
-        total = self.reduce(value)
-        for array in out:
-            total.copyto(array)
-
-    @staticmethod
-    def reduce(value: Sequence[NDArray]) -> NDArray:
-        """The sum of `value` as a new array on the first one's context."""
-        home = value[0].context
-        return ndarray.add_n(*[array.as_in_context(home) for array in value])
 
 
 class Trainer:
@@ -60,13 +27,14 @@ class Trainer:
             its sorted keys.
         optimizer: an Optimizer, or the name of one.
         optimizer_params: keyword arguments for the optimizer named.
-        kvstore: 'device', 'local' or another name of a store within this process; a store object with
-            `pushpull` (and `broadcast`), which is called for every parameter; None leaves gradients of
-            several contexts as they are, each copy then follows its own.
-        compression_params: gradient compression needs `mxrs.kvstore`, not built yet (NotImplementedError).
-        update_on_kvstore: whether several contexts are updated once and the result copied (the default
-            where a named store serves several contexts) or each copy by itself. Gradients are replaced by
-            their sum only in the second case, which `allreduce_grads` and `update` therefore need.
+        kvstore: the name of a store, 'device' or 'local' for instance, made when there are several contexts; a
+            store object with `pushpull` (and `broadcast`), which is used for one context too; None leaves
+            gradients of several contexts as they are, each copy then follows its own.
+        compression_params: given to the store's `set_gradient_compression`, where a store is used.
+        update_on_kvstore: whether the store updates one copy of each parameter, which then goes to every
+            context, or every context its own. The default is True where the store can, unless the environment
+            variable MXNET_UPDATE_ON_KVSTORE is 0. Gradients are replaced by their sum only in the second
+            case, which `allreduce_grads` and `update` therefore need.
 
     Raises ValueError for arguments of the wrong kind, AssertionError if parameters are on different contexts.
     """
@@ -84,8 +52,6 @@ class Trainer:
         self._param2idx = {param.name: i for i, param in enumerate(self._params)}
         for param in self._params:
             param._set_trainer(self)
-        if compression_params:
-            raise NotImplementedError("Trainer: compression_params needs mxrs.kvstore, not built yet")
         self._compression_params = compression_params
         self._contexts = self._check_contexts()
         options = dict(optimizer_params) if optimizer_params else {}
@@ -135,40 +101,45 @@ class Trainer:
             # Raises where a parameter still waits for its shape: better now than halfway through the first
             # update.
             param.list_data()
-        store = self._kvstore_params["kvstore"]
+        store = self._store()
         wish = self._kvstore_params["update_on_kvstore"]
-        several = len(self._contexts) > 1
-        self._distributed = False
+        self._distributed = "dist" in str(getattr(store, "type", ""))
         if store is None:
-            self._update_on_kvstore = None
-        elif isinstance(store, str):
-            if "dist" in store:
-                raise NotImplementedError(f"Trainer: kvstore='{store}' needs mxrs.kvstore, not built yet")
-            if store not in _LOCAL_STORES:
-                raise ValueError(
-                    f"Trainer: unknown kvstore '{store}'; known are None, a store object and "
-                    f"{', '.join(_LOCAL_STORES)}"
-                )
-            if several:
-                self._kvstore = _LocalReduce(store)
-                self._update_on_kvstore = True if wish is None else bool(wish)
+            if wish and self._kvstore_params["kvstore"] is None:
+                raise ValueError("Trainer: update_on_kvstore=True needs a kvstore, but kvstore is None")
         else:
-            if not hasattr(store, "pushpull"):
+            able = bool(hasattr(store, "is_capable") and store.is_capable("optimizer"))
+            if wish and not able:
                 raise ValueError(
-                    f"Trainer: kvstore must be a name, None or an object with pushpull(), got {store!r}"
+                    f"Please set update_on_kvstore=False when training with {type(store)}: it only sums gradients"
                 )
+            if wish is None:
+                wish = able and os.environ.get("MXNET_UPDATE_ON_KVSTORE", "1") != "0"
+            if self._compression_params:
+                store.set_gradient_compression(self._compression_params)
             if wish:
-                raise ValueError(
-                    f"Trainer: update_on_kvstore=True needs a named store; {type(store).__name__} only "
-                    "sums gradients"
-                )
-            self._kvstore = store
-            self._update_on_kvstore = False
-            self._distributed = "dist" in str(getattr(store, "type", ""))
+                store.set_optimizer(self._optimizer)
+            self._update_on_kvstore = bool(wish)
+        self._kvstore = store
         self._kv_initialized = True
 
+    def _store(self) -> Any:
+        """The store to use, or None where each context is on its own."""
+        store = self._kvstore_params["kvstore"]
+        if store is None:
+            return None
+        if isinstance(store, str):
+            # A name is looked up even where no store is needed, so that a wrong one shows at once.
+            kvstore.base.find(store)
+            return kvstore.create(store) if len(self._contexts) > 1 else None
+        if not hasattr(store, "pushpull"):
+            raise TypeError(
+                f"Trainer: kvstore must be a KVStore, a name, None or an object with pushpull(), got {store!r}"
+            )
+        return store
+
     def _init_params(self) -> None:
-        """Let every machine start from the same values, for a store object that spans several."""
+        """Give the store its first values; where it spans machines, all start from the same."""
         if hasattr(self._kvstore, "broadcast"):
             for param in self._params_to_init:
                 arrays = param.list_data()
@@ -214,7 +185,8 @@ class Trainer:
         """
         self._optimizer.rescale_grad = self._scale / batch_size
         self._prepare()
-        self._allreduce_grads()
+        if not self._update_on_kvstore:
+            self._allreduce_grads()
         self._update(ignore_stale_grad)
 
     def allreduce_grads(self) -> None:
@@ -242,19 +214,29 @@ class Trainer:
             )
 
     def _allreduce_grads(self) -> None:
-        # Where the store's side updates, `_update_once` reduces into a buffer and leaves the gradients alone.
-        if self._kvstore is None or self._update_on_kvstore:
+        self._exchange(to_weights=False)
+
+    def _exchange(self, to_weights: bool) -> None:
+        """Push all gradients; pull into the weights, or back into the gradients."""
+        if self._kvstore is None:
             return
-        for i, param in enumerate(self._params):
-            if param.grad_req != "null":
-                grads = param.list_grad()
-                self._kvstore.pushpull(i, grads, out=grads, priority=-i)
+        indices = [i for i, param in enumerate(self._params) if param.grad_req != "null"]
+        grads = [self._params[i].list_grad() for i in indices]
+        outs = [self._params[i].list_data() for i in indices] if to_weights else None
+        if type(self._kvstore) is kvstore.KVStore:
+            self._kvstore.pushpull(indices, grads, out=outs)
+            return
+        for slot, i in enumerate(indices):
+            if outs is None:
+                self._kvstore.pushpull(i, grads[slot], priority=-i)
+            else:
+                self._kvstore.pushpull(i, grads[slot], out=outs[slot], priority=-i)
 
     def _update(self, ignore_stale_grad: bool = False) -> None:
         if not ignore_stale_grad:
             self._refuse_stale()
         if self._kvstore is not None and self._update_on_kvstore:
-            self._update_once()
+            self._exchange(to_weights=True)
             return
         for slot, updater in enumerate(self._updaters):
             indices, grads, weights = [], [], []
@@ -270,22 +252,6 @@ class Trainer:
                 weights.append(weight)
             if indices:
                 updater(indices, grads, weights)
-
-    def _update_once(self) -> None:
-        """Update the first context's copies with the summed gradients and copy the results to the others."""
-        indices, grads, weights = [], [], []
-        for i, param in enumerate(self._params):
-            if param.grad_req != "null":
-                indices.append(i)
-                grads.append(_LocalReduce.reduce(param.list_grad()))
-                weights.append(param.list_data()[0])
-        if not indices:
-            return
-        self._updaters[0](indices, grads, weights)
-        for i in indices:
-            first, *others = self._params[i].list_data()
-            for array in others:
-                first.copyto(array)
 
     def _refuse_stale(self) -> None:
         for param in self._params:
@@ -306,12 +272,20 @@ class Trainer:
     def save_states(self, fname: str) -> None:
         """Write the optimizer and its states (momenta and such) to a file."""
         self._prepare()
+        if self._update_on_kvstore:
+            self._kvstore.save_optimizer_states(fname, dump_optimizer=True)
+            return
         with open(fname, "wb") as file:
             file.write(self._updaters[0].get_states(dump_optimizer=True) if self._updaters else b"")
 
     def load_states(self, fname: str) -> None:
         """Read what `save_states` wrote; the optimizer becomes the saved one."""
         self._prepare()
+        if self._update_on_kvstore:
+            self._kvstore.load_optimizer_states(fname)
+            self._optimizer = self._kvstore._updater.optimizer
+            self._optimizer.param_dict = dict(enumerate(self._params))
+            return
         if not self._updaters:
             return
         with open(fname, "rb") as file:

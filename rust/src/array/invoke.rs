@@ -7,7 +7,7 @@ use super::node::{Link, Node, NodeState, OpNode, Slot};
 use super::rng;
 use crate::device::Context;
 use crate::engine::{self, ChunkRef};
-use crate::ops::{self, Attrs, Body, Ctx, Gradient, OpRef, RngPos, Sig, Spec, Specs, View};
+use crate::ops::{self, Attrs, Body, Ctx, Gradient, OpRef, RngPos, Sig, Spec, View};
 use mxrs_base::{AttrValue, Error, Result};
 use smallvec::SmallVec;
 use std::sync::OnceLock;
@@ -25,6 +25,11 @@ static ORIGIN: OnceLock<OriginHook> = OnceLock::new();
 /// Sets what tells the user's source line. The border to Python does.
 pub fn set_origin_hook(hook: OriginHook) {
     let _ = ORIGIN.set(hook);
+}
+
+/// The user's source line that is running.
+pub fn origin() -> Option<String> {
+    ORIGIN.get().and_then(|hook| hook())
 }
 
 /// Calls `op`. `out` gives arrays to write the visible outputs into.
@@ -63,7 +68,7 @@ pub fn invoke(
     let outs = (op.infer)(&sig)?;
     let context = context_of(attrs, ins, context)?;
     let visible = op.visible(attrs, outs.len());
-    let small = estimate(&sig, &outs) < INLINE_BELOW;
+    let small = ops::estimate(&sig, &outs) < INLINE_BELOW;
     let mut results = Arrays::new();
     for (i, spec) in outs.into_iter().enumerate() {
         results.push(match out {
@@ -133,17 +138,6 @@ fn context_of(attrs: &Attrs, ins: &[&Array], given: Option<Context>) -> Result<C
     Ok(given.unwrap_or(Context::CPU))
 }
 
-fn estimate(sig: &Sig, outs: &Specs) -> f64 {
-    match (&sig.op.cost, &sig.op.body) {
-        (Some(cost), _) => cost(sig, outs),
-        (None, Body::Formula { formula, .. }) => outs[0].shape.size() as f64 * formula.cost(),
-        _ => {
-            let touched = sig.ins.iter().copied().chain(outs).map(|s| s.shape.size()).sum::<usize>();
-            touched as f64
-        }
-    }
-}
-
 fn check_out(op: OpRef, i: usize, given: &[&Array], visible: usize, spec: &Spec) -> Result<()> {
     if given.len() != visible {
         return Err(Error::op(format!(
@@ -210,7 +204,7 @@ fn execute(
         let attrs = attrs.clone();
         let ins: SmallVec<[Array; 4]> = ins.iter().map(|a| a.detach()).collect();
         let outs: SmallVec<[Array; 2]> = outs.iter().map(|a| a.detach()).collect();
-        let origin = ORIGIN.get().and_then(|hook| hook());
+        let origin = origin();
         Box::new(move || {
             let views: SmallVec<[View; 4]> = ins.iter().map(|a| a.view()).collect();
             let out_views: SmallVec<[View; 2]> = outs.iter().map(|a| a.view()).collect();

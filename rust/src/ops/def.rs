@@ -23,6 +23,7 @@ type GradFn = Box<dyn Fn(&mut dyn Build, &GradArgs) -> Result<Grads> + Send + Sy
 type CostFn = Box<dyn Fn(&Sig, &[Spec]) -> f64 + Send + Sync>;
 type CompleteFn = Box<dyn Fn(&Attrs, &mut [Option<Shape>]) -> Result<()> + Send + Sync>;
 type CountFn = fn(&Attrs) -> usize;
+type NamesFn = fn(&Attrs) -> &'static [&'static str];
 
 /// A tensor argument.
 pub struct Input {
@@ -133,13 +134,25 @@ pub struct OpDef {
     pub variadic: Option<&'static str>,
     /// How many of the declared inputs are there, where attributes decide.
     pub input_count: Option<CountFn>,
+    /// The inputs' names where attributes fix the inputs of a variadic operator; none elsewhere.
+    pub input_names: Option<NamesFn>,
     pub params: Vec<Param>,
     /// Inputs that the operator writes (auxiliary states, optimizer states).
     pub mutates: Vec<usize>,
     /// Outputs that start as a copy of an input (`(output, input)`), so that `out=input` updates in place.
     pub updates: Vec<(usize, usize)>,
-    /// Outputs that users see, where the operator has hidden ones after them.
+    /// How many outputs users see, where that is not one; hidden ones come after them.
     pub visible: Option<CountFn>,
+    /// How many outputs MXNet's files count, where that is not what users see.
+    pub file_outputs: Option<CountFn>,
+    /// What outputs are called in a graph, where that is not `output`, or `output0`, `output1`, ...
+    pub output_names: &'static [&'static str],
+    /// The `__init__` text of variables that a graph makes for inputs: `(input, text)`.
+    pub inits: Vec<(usize, &'static str)>,
+    /// Inputs and outputs all have one shape, so that a graph learns each from any other.
+    pub keeps_shape: bool,
+    /// The output has the elements of input 0 in their order: in a plan it may share its memory.
+    pub views: bool,
     pub infer: InferFn,
     /// Fills in unknown input shapes (weights) from known ones.
     pub complete: Option<CompleteFn>,
@@ -184,6 +197,25 @@ impl OpDef {
     #[inline]
     pub fn visible(&self, attrs: &Attrs, outputs: usize) -> usize {
         self.visible.map_or(outputs, |f| f(attrs))
+    }
+
+    /// How many outputs a graph's node of this operator has.
+    pub fn count(&self, attrs: &Attrs) -> usize {
+        self.visible.map_or(1, |f| f(attrs))
+    }
+
+    /// How many outputs MXNet's files count for a node, hidden ones included.
+    pub fn file_outputs(&self, attrs: &Attrs) -> usize {
+        self.file_outputs.map_or_else(|| self.count(attrs), |f| f(attrs))
+    }
+
+    /// What output `i` of `count` is called after the node's name.
+    pub fn output_name(&self, i: usize, count: usize) -> String {
+        match self.output_names.get(i) {
+            Some(name) => name.to_string(),
+            None if count == 1 => "output".to_string(),
+            None => format!("output{i}"),
+        }
     }
 
     /// The name of input `i` for messages.
@@ -255,10 +287,16 @@ impl OpBuilder {
             inputs: Vec::new(),
             variadic: None,
             input_count: None,
+            input_names: None,
             params: Vec::new(),
             mutates: Vec::new(),
             updates: Vec::new(),
             visible: None,
+            file_outputs: None,
+            output_names: &[],
+            inits: Vec::new(),
+            keeps_shape: false,
+            views: false,
             infer: Box::new(|s| s.same(0)),
             complete: None,
             body: Body::Kernel(Box::new(|c| {
@@ -301,6 +339,11 @@ impl OpBuilder {
         self.0.input_count = Some(count);
         self
     }
+    /// Attributes decide that the inputs of a variadic operator are these; an empty answer leaves them free.
+    pub fn input_names(&mut self, names: NamesFn) -> &mut Self {
+        self.0.input_names = Some(names);
+        self
+    }
     pub fn param(&mut self, param: Param) -> &mut Self {
         self.0.params.push(param);
         self
@@ -321,6 +364,30 @@ impl OpBuilder {
     }
     pub fn visible(&mut self, count: CountFn) -> &mut Self {
         self.0.visible = Some(count);
+        self
+    }
+    /// How many outputs MXNet's files count for a node, hidden ones included.
+    pub fn file_outputs(&mut self, count: CountFn) -> &mut Self {
+        self.0.file_outputs = Some(count);
+        self
+    }
+    pub fn output_names(&mut self, names: &'static [&'static str]) -> &mut Self {
+        self.0.output_names = names;
+        self
+    }
+    /// The initializer of the variable that a graph makes for `input`, as the JSON text that files hold.
+    pub fn init(&mut self, input: usize, text: &'static str) -> &mut Self {
+        self.0.inits.push((input, text));
+        self
+    }
+    /// All inputs and outputs have one shape.
+    pub fn keeps_shape(&mut self) -> &mut Self {
+        self.0.keeps_shape = true;
+        self
+    }
+    /// The output has the elements of input 0 in their order.
+    pub fn views(&mut self) -> &mut Self {
+        self.0.views = true;
         self
     }
     pub fn infer(&mut self, rule: impl Fn(&Sig) -> Result<Specs> + Send + Sync + 'static) -> &mut Self {
@@ -416,6 +483,7 @@ impl OpBuilder {
             Shapes::Same => Box::new(|s| s.elementwise()),
             Shapes::Broadcast => Box::new(|s| s.broadcast()),
         };
+        self.0.keeps_shape = shapes == Shapes::Same;
         self.0.promotes = formula.arity() > 1;
         self.0.body = Body::Formula { formula, shapes };
         self.0.gradient = Gradient::Derived;

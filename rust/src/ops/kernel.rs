@@ -2,7 +2,7 @@
 
 use super::attrs::Attrs;
 use super::def::{Body, OpRef};
-use super::infer::Spec;
+use super::infer::{Sig, Spec};
 use mxrs_base::{DType, Elem, Error, Result, Shape};
 use mxrs_formula::Operand;
 use smallvec::SmallVec;
@@ -113,11 +113,22 @@ fn slice_mut<'a, T: Elem>(v: &View<'a>) -> &'a mut [T] {
     unsafe { std::slice::from_raw_parts_mut(v.ptr.cast(), v.spec.shape.size()) }
 }
 
+/// Estimated nanoseconds of one call on one core.
+pub fn estimate(sig: &Sig, outs: &[Spec]) -> f64 {
+    match (&sig.op.cost, &sig.op.body) {
+        (Some(cost), _) => cost(sig, outs),
+        (None, Body::Formula { formula, .. }) => outs[0].shape.size() as f64 * formula.cost(),
+        _ => sig.ins.iter().copied().chain(outs).map(|s| s.shape.size()).sum::<usize>() as f64,
+    }
+}
+
 /// Runs the body of a formula or kernel operator.
 pub fn run(ctx: &Ctx) -> Result<()> {
     match &ctx.op.body {
         Body::Formula { formula, .. } => {
-            run_formula(ctx, formula);
+            let params: SmallVec<[f64; 4]> =
+                formula.params().iter().map(|name| ctx.attrs.number(name)).collect();
+            run_formula(formula, &params, ctx.ins, &ctx.outs[0]);
             Ok(())
         }
         Body::Kernel(kernel) => {
@@ -133,32 +144,30 @@ pub fn run(ctx: &Ctx) -> Result<()> {
     }
 }
 
-fn run_formula(ctx: &Ctx, formula: &mxrs_formula::Formula) {
-    let out = &ctx.outs[0];
+/// Evaluates a formula over arrays that broadcast to the output's shape.
+pub fn run_formula(formula: &mxrs_formula::Formula, params: &[f64], views: &[View], out: &View) {
     let dims = &out.spec.shape;
     if dims.contains(&0) {
         return;
     }
-    let params: SmallVec<[f64; 4]> = formula.params().iter().map(|name| ctx.attrs.number(name)).collect();
-    let dtype = ctx.ins.first().map_or(out.spec.dtype, |v| v.spec.dtype);
-    if ctx.ins.iter().all(|v| v.spec.shape == *dims) {
+    let dtype = views.first().map_or(out.spec.dtype, |v| v.spec.dtype);
+    if views.iter().all(|v| v.spec.shape == *dims) {
         // The commonest case: nothing is broadcast, so the arrays are lines of equal length.
         let ins: SmallVec<[Operand; 4]> =
-            ctx.ins.iter().map(|v| Operand { ptr: v.ptr.cast_const(), strides: &[1] }).collect();
+            views.iter().map(|v| Operand { ptr: v.ptr.cast_const(), strides: &[1] }).collect();
         // SAFETY: every input and the output hold `size` elements; the engine granted them.
-        unsafe { formula.eval(dtype, &params, &[dims.size()], &ins, out.ptr, out.spec.dtype) };
+        unsafe { formula.eval(dtype, params, &[dims.size()], &ins, out.ptr, out.spec.dtype) };
         return;
     }
     let strides: SmallVec<[SmallVec<[usize; 4]>; 4]> =
-        ctx.ins.iter().map(|v| broadcast_strides(&v.spec.shape, dims)).collect();
-    let ins: SmallVec<[Operand; 4]> = ctx
-        .ins
+        views.iter().map(|v| broadcast_strides(&v.spec.shape, dims)).collect();
+    let ins: SmallVec<[Operand; 4]> = views
         .iter()
         .zip(&strides)
         .map(|(v, strides)| Operand { ptr: v.ptr.cast_const(), strides })
         .collect();
     // SAFETY: the strides were made for these extents; the engine granted inputs and output.
-    unsafe { formula.eval(dtype, &params, dims, &ins, out.ptr, out.spec.dtype) }
+    unsafe { formula.eval(dtype, params, dims, &ins, out.ptr, out.spec.dtype) }
 }
 
 /// Strides with which `shape` is read over the extents `dims`: 0 where it repeats.

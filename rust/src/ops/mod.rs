@@ -46,7 +46,7 @@ pub use def::{
 };
 pub use grad::gradients;
 pub use infer::{Sig, Spec, Specs, promote};
-pub use kernel::{Ctx, RngPos, View, run};
+pub use kernel::{Ctx, RngPos, View, estimate, run, run_formula};
 pub use registry::Registry;
 
 /// The families, each of which registers its operators.

@@ -2,7 +2,9 @@
 
 use super::call;
 use super::convert::{self, IntoPy, exceptions};
+use super::exec;
 use super::object::{self, bound, extract, set_link};
+use super::symbol::SymbolBase;
 use crate::array::{self, Array, CustomGrad, GradReq, Link, Node};
 use crate::device::Context;
 use crate::engine::{self, Waited};
@@ -491,6 +493,9 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("NDArrayBase", object::make_type(py)?)?;
     m.add("ops", call::functions(py)?)?;
     call::install_methods(py)?;
+    m.add_class::<SymbolBase>()?;
+    m.add_class::<exec::ExecutorBase>()?;
+    m.add_class::<exec::CachedOpBase>()?;
     array::set_origin_hook(origin);
     macro_rules! functions {
         ($($f:ident)*) => { $( m.add_function(wrap_pyfunction!($f, m)?)?; )* };

@@ -1,0 +1,166 @@
+//! The cached operator: a graph called like one operator, with a plan per signature. What `hybridize` makes of a block.
+
+use super::plan::{Plan, Request};
+use super::run::{Run, arena};
+use crate::array::{
+    Array, CustomGrad, EagerBuild, Link, custom_node, is_recording, is_training,
+};
+use crate::device::Context;
+use crate::graph::Symbol;
+use crate::ops::{Build, Value};
+use crate::tape;
+use mxrs_base::{Error, Result};
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// A graph and the plans made of it so far.
+pub struct CachedOp {
+    symbol: Arc<Symbol>,
+    /// Where each of the caller's arrays goes: the symbol's variables in the order of the plan.
+    places: Vec<usize>,
+    plans: Mutex<HashMap<Request, Arc<Plan>>>,
+    /// Working memory of calls that keep nothing, for the next such call.
+    arenas: Mutex<HashMap<usize, Array>>,
+}
+
+/// Plans of one graph before the oldest signature is forgotten: shapes that never repeat must not fill the memory.
+const MAX_PLANS: usize = 256;
+
+impl CachedOp {
+    /// `order` names the variables in the order in which calls give their arrays.
+    pub fn new(symbol: Symbol, order: &[String]) -> Result<CachedOp> {
+        let (args, aux) = symbol.inputs();
+        let mut places = Vec::new();
+        for node in args.iter().chain(&aux) {
+            let at = order.iter().position(|n| **n == *node.name);
+            places.push(at.ok_or_else(|| Error::value(format!("CachedOp: {} is not given", node.name)))?);
+        }
+        Ok(CachedOp {
+            symbol: Arc::new(symbol),
+            places,
+            plans: Mutex::default(),
+            arenas: Mutex::default(),
+        })
+    }
+
+    /// Runs the graph on `given` (in the order of [`CachedOp::new`]); recorded as one call while recording.
+    pub fn call(&self, given: &[Array], context: Context) -> Result<Vec<Array>> {
+        let inputs: Vec<Array> = self
+            .places
+            .iter()
+            .map(|i| {
+                given.get(*i).cloned().ok_or_else(|| {
+                    Error::value(format!("CachedOp: {} arrays were given, more are needed", given.len()))
+                })
+            })
+            .collect::<Result<_>>()?;
+        let recorded = is_recording() && inputs.iter().any(|a| a.link.is_some());
+        let grads = match recorded {
+            true => inputs.iter().take(self.argument_count()).map(|a| u8::from(a.link.is_some())).collect(),
+            false => Vec::new(),
+        };
+        let specs = inputs.iter().map(|a| a.spec().clone()).collect();
+        let plan = self.plan(Request { specs, train: is_training(), grads, heads: self.symbol.heads.len() })?;
+        let context = inputs.first().map_or(context, Array::context);
+        let mut outputs = Vec::new();
+        for v in &plan.outputs {
+            outputs.push(Array::empty(plan.spec(*v).clone(), context)?);
+        }
+        if !recorded {
+            let memory = self.arena(&plan, context)?;
+            Run::forward(plan, inputs, outputs.clone(), memory)?;
+            return Ok(outputs);
+        }
+        let memory = arena(&plan, context)?;
+        let links: Vec<Option<Link>> = inputs.iter().map(|a| a.link.clone()).collect();
+        let run = Run::forward(plan, inputs.clone(), outputs.clone(), memory)?;
+        let rule = self.rule(run, inputs);
+        let node = custom_node(links, &outputs, context, rule);
+        for (i, output) in outputs.iter_mut().enumerate() {
+            output.link = Some(Link { node: node.clone(), index: i as u32 });
+        }
+        Ok(outputs)
+    }
+
+    fn argument_count(&self) -> usize {
+        self.symbol.inputs().0.len()
+    }
+
+    fn plan(&self, request: Request) -> Result<Arc<Plan>> {
+        if let Some(plan) = self.plans.lock().get(&request) {
+            return Ok(plan.clone());
+        }
+        let plan = Arc::new(Plan::new(&self.symbol, &request)?);
+        let mut plans = self.plans.lock();
+        if plans.len() >= MAX_PLANS {
+            plans.clear();
+        }
+        plans.insert(request, plan.clone());
+        Ok(plan)
+    }
+
+    /// Working memory shared by calls that keep nothing: the engine orders them.
+    fn arena(&self, plan: &Plan, context: Context) -> Result<Array> {
+        let mut arenas = self.arenas.lock();
+        if let Some(found) = arenas.get(&plan.arena)
+            && found.context() == context
+        {
+            return Ok(found.clone());
+        }
+        let made = arena(plan, context)?;
+        arenas.clear();
+        arenas.insert(plan.arena, made.clone());
+        Ok(made)
+    }
+
+    /// What the tape calls to go backward through the call.
+    fn rule(&self, run: Run, inputs: Vec<Array>) -> CustomGrad {
+        let symbol = self.symbol.clone();
+        Box::new(move |heads| {
+            if is_recording() {
+                return replay(&symbol, &inputs, heads);
+            }
+            let plan = run.plan().clone();
+            let arguments = plan.variables.len().min(inputs.len());
+            let mut grads: Vec<Option<Array>> = vec![None; arguments];
+            let count = symbol.inputs().0.len();
+            for (i, grad) in grads.iter_mut().enumerate().take(count) {
+                if inputs[i].link.is_some() {
+                    *grad = Some(Array::empty(inputs[i].spec().clone(), inputs[i].context())?);
+                }
+            }
+            run.backward(heads.into_iter().map(Some).collect(), grads.clone())?;
+            Ok(grads)
+        })
+    }
+}
+
+/// Gradients that are differentiated again: the graph's calls are made one by one on the tape, and the tape is asked.
+fn replay(symbol: &Symbol, inputs: &[Array], heads: Vec<Array>) -> Result<Vec<Option<Array>>> {
+    let context = inputs.first().map_or(Context::CPU, Array::context);
+    let mut build = EagerBuild::new(context);
+    let (args, aux) = symbol.inputs();
+    let mut values: HashMap<*const crate::graph::Node, SmallVec<[Value; 2]>> = HashMap::new();
+    for (node, array) in args.iter().chain(&aux).zip(inputs) {
+        values.insert(Arc::as_ptr(node), smallvec::smallvec![build.array(array.clone())]);
+    }
+    for node in symbol.order() {
+        let Some(call) = &node.call else { continue };
+        let ins: SmallVec<[Value; 4]> =
+            node.inputs.iter().map(|e| values[&Arc::as_ptr(&e.node)][e.index as usize]).collect();
+        let outs = build.call(call.op, call.attrs.clone(), &ins)?;
+        values.insert(Arc::as_ptr(&node), outs);
+    }
+    let outputs: Vec<Array> = symbol
+        .heads
+        .iter()
+        .map(|e| build.take(values[&Arc::as_ptr(&e.node)][e.index as usize]))
+        .collect::<Result<_>>()?;
+    let wanted: Vec<Array> = inputs.iter().filter(|a| a.link.is_some()).cloned().collect();
+    let options = tape::Options { retain: true, create_graph: true, train: is_training() };
+    let heads: Vec<Option<Array>> = heads.into_iter().map(Some).collect();
+    let mut found = tape::grad(&outputs, &heads, &wanted, options)?.into_iter();
+    Ok(inputs.iter().map(|a| a.link.is_some().then(|| found.next()).flatten()).collect())
+}

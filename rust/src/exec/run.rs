@@ -1,0 +1,209 @@
+//! Runs of a plan: one engine operation for the forward phase and one for the backward phase.
+
+use super::plan::{Place, Plan, Step, call, simple};
+use crate::array::{Array, next_rng};
+use crate::device::Context;
+use crate::engine::{self, ChunkRef};
+use crate::ops::{RngPos, Spec, View};
+use mxrs_base::{DType, Error, Result, Shape};
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Below this estimate a phase runs on the calling thread. Nanoseconds.
+const INLINE_BELOW: f64 = 10_000.0;
+
+/// A plan with the memory of one run: what its backward phase needs.
+pub struct Run {
+    plan: Arc<Plan>,
+    inputs: Vec<Array>,
+    outputs: Vec<Array>,
+    arena: Array,
+    rng: Arc<HashMap<u32, RngPos>>,
+    /// The contents of the inputs that the backward phase reads, as the forward phase saw them.
+    versions: Vec<(usize, u64)>,
+    /// Whether the backward phase ran, which frees what the forward phase kept.
+    spent: Mutex<bool>,
+}
+
+/// The arrays of a phase, detached.
+struct Bound {
+    plan: Arc<Plan>,
+    inputs: Vec<Array>,
+    outputs: Vec<Array>,
+    heads: Vec<Option<Array>>,
+    grads: Vec<Option<Array>>,
+    arena: Array,
+    rng: Arc<HashMap<u32, RngPos>>,
+}
+
+/// The memory that the plan's values need between its phases.
+pub fn arena(plan: &Plan, context: Context) -> Result<Array> {
+    Array::empty(Spec::new(Shape::new(&[plan.arena]), DType::U8), context)
+}
+
+impl Run {
+    /// Runs the forward phase into `outputs`, with `arena` as working memory.
+    pub fn forward(plan: Arc<Plan>, inputs: Vec<Array>, outputs: Vec<Array>, arena: Array) -> Result<Run> {
+        let context = arena.context();
+        let rng: HashMap<u32, RngPos> =
+            plan.draws.iter().map(|(n, count)| (*n, next_rng(context, *count))).collect();
+        let inputs: Vec<Array> = inputs.iter().map(Array::detach).collect();
+        let outputs: Vec<Array> = outputs.iter().map(Array::detach).collect();
+        let mut run = Run {
+            plan,
+            inputs,
+            outputs,
+            arena,
+            rng: Arc::new(rng),
+            versions: Vec::new(),
+            spent: Mutex::new(false),
+        };
+        run.issue(0, Vec::new(), Vec::new())?;
+        let kept = run.plan.reads_back.iter().filter(|i| !run.plan.mutates.iter().any(|m| m.contains(i)));
+        run.versions = kept.map(|i| (*i, run.inputs[*i].chunk().version())).collect();
+        Ok(run)
+    }
+
+    pub fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
+    /// Runs the backward phase: `heads` are the outputs' gradients, `grads` where the arguments' gradients go.
+    pub fn backward(&self, heads: Vec<Option<Array>>, grads: Vec<Option<Array>>) -> Result<()> {
+        for (i, version) in &self.versions {
+            if self.inputs[*i].chunk().version() != *version {
+                return Err(Error::op(format!(
+                    "backward: input {i} of the graph was written after the forward pass, so its gradient cannot \
+                     be computed; call backward first"
+                )));
+            }
+        }
+        let mut spent = self.spent.lock();
+        if std::mem::replace(&mut *spent, true) {
+            // The first backward pass wrote over what the forward pass kept: compute it again.
+            self.issue(0, Vec::new(), Vec::new())?;
+        }
+        self.issue(1, heads, grads)
+    }
+
+    fn issue(&self, phase: usize, heads: Vec<Option<Array>>, grads: Vec<Option<Array>>) -> Result<()> {
+        let plan = &self.plan;
+        let range = if phase == 0 { 0..plan.forward } else { plan.forward..plan.steps.len() };
+        if range.is_empty() {
+            return Ok(());
+        }
+        let bound = Bound {
+            plan: plan.clone(),
+            inputs: self.inputs.clone(),
+            outputs: self.outputs.clone(),
+            heads: heads.iter().map(|a| a.as_ref().map(Array::detach)).collect(),
+            grads: grads.iter().map(|a| a.as_ref().map(Array::detach)).collect(),
+            arena: self.arena.clone(),
+            rng: self.rng.clone(),
+        };
+        let mut reads: Vec<&ChunkRef> = bound.inputs.iter().map(Array::chunk).collect();
+        let mut writes: Vec<&ChunkRef> = vec![bound.arena.chunk()];
+        match phase {
+            0 => writes.extend(bound.outputs.iter().map(Array::chunk)),
+            _ => {
+                reads.extend(bound.outputs.iter().map(Array::chunk));
+                reads.extend(bound.heads.iter().flatten().map(Array::chunk));
+                // A gradient that is added to is read as well.
+                writes.extend(bound.grads.iter().flatten().map(Array::chunk));
+            }
+        }
+        writes.extend(plan.mutates[phase].iter().map(|i| bound.inputs[*i].chunk()));
+        // What is written need not be valid before, but states and gradients that are added to must be.
+        if phase == 1 {
+            reads.push(bound.arena.chunk());
+        }
+        let small = plan.cost[phase] < INLINE_BELOW;
+        let now = || bound.run(range.clone());
+        let later = || -> Box<dyn FnOnce() -> Result<()> + Send> {
+            let bound = bound.clone_for_worker();
+            let range = range.clone();
+            let origin = crate::array::origin();
+            Box::new(move || {
+                bound.run(range).map_err(|e| match origin {
+                    Some(line) => e.note(&format!("called at {line}")),
+                    None => e,
+                })
+            })
+        };
+        engine::run(&reads, &writes, small, 0, now, later)
+    }
+}
+
+impl Bound {
+    fn clone_for_worker(&self) -> Bound {
+        Bound {
+            plan: self.plan.clone(),
+            inputs: self.inputs.clone(),
+            outputs: self.outputs.clone(),
+            heads: self.heads.clone(),
+            grads: self.grads.clone(),
+            arena: self.arena.clone(),
+            rng: self.rng.clone(),
+        }
+    }
+
+    fn ptr(&self, place: Place) -> Result<*mut u8> {
+        let lost = |what: &str| Error::op(format!("internal error in a plan: {what}"));
+        let given = |list: &[Option<Array>], i: u32, what: &str| {
+            list.get(i as usize).and_then(Option::as_ref).map(Array::ptr).ok_or_else(|| lost(what))
+        };
+        Ok(match place {
+            Place::Input(i) => self.inputs[i as usize].ptr(),
+            Place::Output(i) => self.outputs[i as usize].ptr(),
+            Place::Head(i) => given(&self.heads, i, "a head gradient is missing")?,
+            Place::Grad(i) => given(&self.grads, i, "a gradient array is missing")?,
+            Place::Const(i) => self.plan.consts[i as usize].ptr(),
+            Place::Arena(start) => self.arena.ptr().wrapping_add(start),
+            Place::Nowhere => return Err(lost("a value has no place")),
+        })
+    }
+
+    fn view(&self, place: Place, value: u32) -> Result<View<'_>> {
+        Ok(View { ptr: self.ptr(place)?, spec: self.plan.spec(value) })
+    }
+
+    fn run(&self, range: Range<usize>) -> Result<()> {
+        let plan = &*self.plan;
+        for step in &plan.steps[range] {
+            match step {
+                Step::Call { instr, ins, outs } => {
+                    let n = *instr;
+                    let instr = &plan.program.instrs[n as usize];
+                    let ins: SmallVec<[View; 4]> = ins
+                        .iter()
+                        .zip(&instr.ins)
+                        .map(|(p, v)| self.view(*p, *v))
+                        .collect::<Result<_>>()?;
+                    let outs: SmallVec<[View; 2]> = outs
+                        .iter()
+                        .zip(&instr.outs)
+                        .map(|(p, v)| self.view(*p, *v))
+                        .collect::<Result<_>>()?;
+                    let rng = self.rng.get(&n).copied().unwrap_or_default();
+                    call(instr, &ins, &outs, plan.train, rng)
+                        .map_err(|e| e.within(&format!("node {}", plan.node(instr))))?;
+                }
+                Step::Copy { value, from, to } => {
+                    simple("_copyto", &[self.view(*from, *value)?], &[self.view(*to, *value)?])?;
+                }
+                Step::Add { value, from, to } => {
+                    let sum = self.view(*to, *value)?;
+                    simple("elemwise_add", &[sum, self.view(*from, *value)?], &[sum])?;
+                }
+                Step::Zero { value, to } => {
+                    let out = self.view(*to, *value)?;
+                    simple("zeros_like", &[out], &[out])?;
+                }
+            }
+        }
+        Ok(())
+    }
+}

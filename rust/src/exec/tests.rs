@@ -1,0 +1,321 @@
+//! Every operator with a sample, as a graph of one node, against the same call on arrays: outputs, states, gradients.
+//! Then graphs in which fusion, views, shared memory and sums of gradients matter.
+
+use super::CachedOp;
+use crate::array::{Array, Mode, invoke, seed};
+use crate::device::Context;
+use crate::graph::{Call, Entry, Node, NodeRef, Symbol};
+use crate::ops::{Attrs, Gradient, OpRef, Sample, Spec, registry};
+use crate::tape::{self, Options};
+use mxrs_base::{AttrValue, DType, Elem, Shape, dispatch};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The seed is the process's.
+static RANDOM: Mutex<()> = Mutex::new(());
+
+fn drawn(sample: &Sample, which: u64) -> Vec<Array> {
+    let mut state = 0x9e37_79b9_7f4a_7c15u64.wrapping_mul(which + 1);
+    let mut next = move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f64 / (1u64 << 24) as f64
+    };
+    let mut arrays = Vec::new();
+    for input in &sample.inputs {
+        let size: usize = input.shape.iter().product();
+        let values: Vec<f64> = (0..size)
+            .map(|_| {
+                let v = input.low + (input.high - input.low) * next();
+                if input.integer { v.floor() } else { v }
+            })
+            .collect();
+        dispatch!(input.dtype, T => {
+            let values: Vec<T> = values.iter().map(|v| T::from_f64(*v)).collect();
+            arrays.push(Array::from_slice(&values, Shape::new(&input.shape), Context::CPU).unwrap());
+        });
+    }
+    arrays
+}
+
+fn copies(arrays: &[Array]) -> Vec<Array> {
+    arrays.iter().map(copy).collect()
+}
+
+fn copy(a: &Array) -> Array {
+    dispatch!(a.dtype(), T => Array::from_slice(&a.to_vec::<T>().unwrap(), a.shape().clone(), a.context()).unwrap())
+}
+
+fn values(a: &Array) -> Vec<f64> {
+    dispatch!(a.dtype(), T => a.to_vec::<T>().unwrap().iter().map(|v| v.to_f64()).collect())
+}
+
+fn assert_close(what: &str, a: &Array, b: &Array) {
+    assert_eq!(a.spec(), b.spec(), "{what}");
+    for (i, (x, y)) in values(a).iter().zip(values(b)).enumerate() {
+        let same = x == &y || x.is_nan() && y.is_nan() || (x - y).abs() <= 1e-5 * (1.0 + x.abs().max(y.abs()));
+        assert!(same, "{what}: element {i} is {x} and {y}");
+    }
+}
+
+fn variable(name: &str) -> Entry {
+    Entry { node: Node::variable(name, BTreeMap::new()), index: 0 }
+}
+
+fn node(name: &str, op: OpRef, attrs: Attrs, inputs: Vec<Entry>) -> NodeRef {
+    Arc::new(Node { name: name.into(), call: Some(Call { op, attrs }), inputs, texts: Default::default() })
+}
+
+fn call(name: &str, attrs: &[(&str, AttrValue)], inputs: &[Entry]) -> Entry {
+    let op = registry::expect(name);
+    Entry { node: node(name, op, Attrs::new(op, attrs).unwrap(), inputs.to_vec()), index: 0 }
+}
+
+fn mark(arrays: &mut [Array], skip: &[usize]) -> Vec<Option<Array>> {
+    let mut grads = Vec::new();
+    for (i, a) in arrays.iter_mut().enumerate() {
+        if !a.dtype().is_float() || skip.contains(&i) {
+            grads.push(None);
+            continue;
+        }
+        let grad = Array::empty(a.spec().clone(), Context::CPU).unwrap();
+        tape::mark(a, grad.clone(), crate::array::GradReq::Write);
+        grads.push(Some(grad));
+    }
+    grads
+}
+
+fn backward(outputs: &[Array]) -> bool {
+    let heads: Vec<Array> = outputs.iter().filter(|a| a.link.is_some() && a.dtype().is_float()).cloned().collect();
+    if heads.is_empty() {
+        return false;
+    }
+    let grads: Vec<Option<Array>> = heads
+        .iter()
+        .map(|h| {
+            let n = h.size();
+            let values: Vec<f64> = (0..n).map(|i| 0.5 + (i % 7) as f64 * 0.25).collect();
+            dispatch!(h.dtype(), T => {
+                let values: Vec<T> = values.iter().map(|v| T::from_f64(*v)).collect();
+                Some(Array::from_slice(&values, h.shape().clone(), Context::CPU).unwrap())
+            })
+        })
+        .collect();
+    tape::backward(&heads, &grads, Options { retain: false, create_graph: false, train: true }).unwrap();
+    true
+}
+
+/// Compares a graph with the same calls on arrays; `eager` makes the latter.
+fn compare(
+    what: &str,
+    symbol: Symbol,
+    names: &[String],
+    arrays: &[Array],
+    skip: &[usize],
+    differentiable: bool,
+    eager: impl Fn(&[Array]) -> Vec<Array>,
+) {
+    for train in [false, true] {
+        let (mut a, mut b) = (copies(arrays), copies(arrays));
+        let (ga, gb) = match train && differentiable {
+            true => (mark(&mut a, skip), mark(&mut b, skip)),
+            false => (Vec::new(), Vec::new()),
+        };
+        let _mode = Mode::set(train, train);
+        seed(7, None);
+        let wanted = eager(&a);
+        seed(7, None);
+        let op = CachedOp::new(symbol.clone(), names).unwrap();
+        let found = op.call(&b, Context::CPU).unwrap();
+        for (i, (x, y)) in wanted.iter().zip(&found).enumerate() {
+            assert_close(&format!("{what} train={train} output {i}"), x, y);
+        }
+        if !ga.is_empty() && backward(&wanted) {
+            assert!(backward(&found), "{what}: the graph's outputs are recorded");
+            for (i, (x, y)) in ga.iter().zip(&gb).enumerate() {
+                if let (Some(x), Some(y)) = (x, y) {
+                    assert_close(&format!("{what} gradient {i}"), x, y);
+                }
+            }
+        }
+        for (i, (x, y)) in a.iter().zip(&b).enumerate() {
+            assert_close(&format!("{what} train={train} state {i}"), x, y);
+        }
+    }
+}
+
+#[test]
+fn every_operator_is_the_same_as_a_graph() {
+    let _random = RANDOM.lock();
+    let (mut tried, mut failures) = (0, Vec::new());
+    for op in registry::all() {
+        // A graph has no data when it is planned.
+        if op.name.contains("boolean_mask") {
+            continue;
+        }
+        for (s, sample) in op.samples.iter().enumerate() {
+            let what = format!("{} sample {s}", op.name);
+            let mut attrs = sample.attrs.clone();
+            if let Some(count) = op.variadic
+                && op.param_index(count).is_some()
+                && !attrs.iter().any(|(n, _)| *n == count)
+            {
+                attrs.push((count, AttrValue::Int(sample.inputs.len() as i64)));
+            }
+            let attrs = Attrs::new(op, &attrs).unwrap();
+            let arrays = drawn(sample, s as u64);
+            let names: Vec<String> = (0..arrays.len()).map(|i| format!("x{i}")).collect();
+            let inputs: Vec<Entry> = names.iter().map(|n| variable(n)).collect();
+            let symbol = Symbol::of(node("n", op, attrs.clone(), inputs));
+            let differentiable = !op.hidden && !matches!(op.gradient, Gradient::Refused);
+            let visible = op.count(&attrs);
+            let run = || {
+                compare(&what, symbol, &names, &arrays, &op.mutates, differentiable, |arrays| {
+                    let refs: Vec<&Array> = arrays.iter().collect();
+                    invoke(op, &attrs, &refs, None, None).unwrap().into_iter().take(visible).collect()
+                })
+            };
+            if let Err(panic) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
+                let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
+                failures.push(format!("{what}: {text}"));
+            }
+            tried += 1;
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    assert!(tried > 300, "only {tried} samples were tried");
+}
+
+fn floats(shape: &[usize], from: f64) -> Array {
+    let n: usize = shape.iter().product();
+    let v: Vec<f32> = (0..n).map(|i| (from + 0.37 * i as f64).sin() as f32).collect();
+    Array::from_slice(&v, Shape::new(shape), Context::CPU).unwrap()
+}
+
+/// The same graph called node by node.
+fn eagerly(symbol: &Symbol, names: &[String], arrays: &[Array]) -> Vec<Array> {
+    let mut values: std::collections::HashMap<usize, Vec<Array>> = Default::default();
+    for node in symbol.order() {
+        let made = match &node.call {
+            None => vec![arrays[names.iter().position(|n| **n == *node.name).unwrap()].clone()],
+            Some(c) => {
+                let ins: Vec<Array> =
+                    node.inputs.iter().map(|e| values[&e.node.key()][e.index as usize].clone()).collect();
+                let refs: Vec<&Array> = ins.iter().collect();
+                invoke(c.op, &c.attrs, &refs, None, None).unwrap().into_vec()
+            }
+        };
+        values.insert(node.key(), made);
+    }
+    symbol.heads.iter().map(|e| values[&e.node.key()][e.index as usize].clone()).collect()
+}
+
+fn check_graph(what: &str, heads: Vec<Entry>, arrays: &[(&str, Array)]) {
+    let symbol = Symbol { heads };
+    let names: Vec<String> = arrays.iter().map(|(n, _)| n.to_string()).collect();
+    let arrays: Vec<Array> = arrays.iter().map(|(_, a)| a.clone()).collect();
+    compare(what, symbol.clone(), &names, &arrays, &[], true, |a| eagerly(&symbol, &names, a));
+}
+
+#[test]
+fn chains_fuse_and_values_used_twice_stay() {
+    let _random = RANDOM.lock();
+    let (x, y) = (variable("x"), variable("y"));
+    let mut v = x.clone();
+    for i in 0..20 {
+        v = match i % 4 {
+            0 => call("_plus_scalar", &[("scalar", 0.25.into())], &[v]),
+            1 => call("tanh", &[], &[v]),
+            2 => call("broadcast_mul", &[], &[v, y.clone()]),
+            _ => call("elemwise_add", &[], &[v.clone(), v]),
+        };
+    }
+    let twice = call("exp", &[], &[v.clone()]);
+    let a = call("sigmoid", &[], &[twice.clone()]);
+    let b = call("elemwise_mul", &[], &[twice, a.clone()]);
+    check_graph("chain", vec![b, a, v], &[("x", floats(&[5, 7], 0.1)), ("y", floats(&[1, 7], 0.7))]);
+}
+
+#[test]
+fn outputs_may_be_inputs_views_and_each_other() {
+    let _random = RANDOM.lock();
+    let x = variable("x");
+    let flat = call("Flatten", &[], &[x.clone()]);
+    let again = call("Reshape", &[("shape", AttrValue::Ints([Some(3), Some(-1)].into()))], &[flat.clone()]);
+    let sum = call("sum", &[], &[again.clone()]);
+    let relu = call("relu", &[], &[flat.clone()]);
+    let heads = vec![x, flat.clone(), again, flat, sum, relu.clone(), relu];
+    check_graph("outputs", heads, &[("x", floats(&[2, 3, 4], 0.3))]);
+}
+
+#[test]
+fn a_network_of_layers_is_the_same_as_a_graph() {
+    let _random = RANDOM.lock();
+    let v = |n: &str| variable(n);
+    let kernel = || AttrValue::Ints([Some(3), Some(3)].into());
+    let conv = call("Convolution", &[("kernel", kernel()), ("num_filter", 4i64.into())], &[v("x"), v("w"), v("b")]);
+    let act = call("Activation", &[("act_type", AttrValue::Str("relu".into()))], &[conv.clone()]);
+    let two = AttrValue::Ints([Some(2), Some(2)].into());
+    let pool = call("Pooling", &[("kernel", two.clone()), ("stride", two), ("pool_type", AttrValue::Str("max".into()))], &[act]);
+    let dense = call("FullyConnected", &[("num_hidden", 5i64.into())], &[pool, v("fw"), v("fb")]);
+    let soft = call("log_softmax", &[], &[dense.clone()]);
+    let loss = call("mean", &[], &[soft]);
+    let arrays = [
+        ("x", floats(&[2, 3, 8, 8], 0.1)),
+        ("w", floats(&[4, 3, 3, 3], 0.2)),
+        ("b", floats(&[4], 0.3)),
+        ("fw", floats(&[5, 36], 0.4)),
+        ("fb", floats(&[5], 0.5)),
+    ];
+    check_graph("layers", vec![loss, dense, conv], &arrays);
+}
+
+#[test]
+fn a_graph_can_be_differentiated_twice() {
+    let _random = RANDOM.lock();
+    let (x, w) = (variable("x"), variable("w"));
+    let y = call("tanh", &[], &[call("broadcast_mul", &[], &[x, w])]);
+    let op = CachedOp::new(Symbol { heads: vec![y] }, &["x".into(), "w".into()]).unwrap();
+    let second = |graph: bool| {
+        let mut arrays = [floats(&[3], 0.2), floats(&[3], 0.9)];
+        let grads = mark(&mut arrays, &[]);
+        let _mode = Mode::set(true, true);
+        let y = match graph {
+            true => op.call(&arrays, Context::CPU).unwrap().swap_remove(0),
+            false => {
+                let mul = registry::expect("broadcast_mul");
+                let tanh = registry::expect("tanh");
+                let p = invoke(mul, &Attrs::new(mul, &[]).unwrap(), &[&arrays[0], &arrays[1]], None, None).unwrap();
+                invoke(tanh, &Attrs::new(tanh, &[]).unwrap(), &[&p[0]], None, None).unwrap().swap_remove(0)
+            }
+        };
+        let options = Options { retain: true, create_graph: true, train: true };
+        let g = tape::grad(&[y], &[None], &[arrays[0].clone()], options).unwrap();
+        assert!(backward(&g));
+        grads.into_iter().map(|g| values(&g.unwrap())).collect::<Vec<_>>()
+    };
+    let (a, b) = (second(false), second(true));
+    for (a, b) in a.iter().flatten().zip(b.iter().flatten()) {
+        assert!((a - b).abs() < 1e-5, "{a} {b}");
+    }
+}
+
+#[test]
+fn memory_is_shared_between_values_that_live_apart() {
+    let mut v = variable("x");
+    for _ in 0..50 {
+        v = call("dot", &[], &[v, variable("w")]);
+    }
+    let (x, w) = (floats(&[64, 64], 0.1), floats(&[64, 64], 0.2));
+    let specs: Vec<Spec> = vec![x.spec().clone(), w.spec().clone()];
+    // Each call makes a variable of the name; the graph must be given one array for it.
+    let symbol = Symbol { heads: vec![v] };
+    let by: std::collections::HashMap<String, Entry> =
+        [("w".to_string(), variable("w"))].into_iter().collect();
+    let symbol = symbol.substitute(&by);
+    let request = super::Request { specs, train: false, grads: Vec::new(), heads: 1 };
+    let plan = super::Plan::new(&symbol, &request).unwrap();
+    assert!(plan.arena <= 2 * 64 * 64 * 4, "{} bytes", plan.arena);
+    assert_eq!(plan.steps.len(), 50);
+    assert_eq!(DType::F32.size(), 4);
+}

@@ -1,0 +1,47 @@
+//! Passes over programs, in the order in which they run. Each keeps every output and gradient as it was.
+
+mod cse;
+mod dead;
+mod fuse;
+
+use super::program::{Program, ValueId};
+
+/// A pass: its name, for pictures and switches, and what it does.
+pub type Pass = (&'static str, fn(&mut Program));
+
+/// What every program goes through.
+pub const PASSES: &[Pass] = &[("dead", dead::run), ("cse", cse::run), ("fuse", fuse::run), ("dead", dead::run)];
+
+/// Runs the passes, without those that `MXRS_PASSES_OFF` names (for finding out which one is to blame).
+pub fn run(program: &mut Program) {
+    let off = std::env::var("MXRS_PASSES_OFF").unwrap_or_default();
+    for (name, pass) in PASSES {
+        if !off.split(',').any(|o| o == *name) {
+            pass(program);
+        }
+    }
+}
+
+/// Which values some call writes in place: what reads them must keep its place.
+fn mutated(program: &Program) -> Vec<bool> {
+    let mut out = vec![false; program.specs.len()];
+    for instr in &program.instrs {
+        instr.mutated().for_each(|v| out[v as usize] = true);
+    }
+    out
+}
+
+/// Keeps the calls that `keep` says, and the count of forward calls right.
+fn retain(program: &mut Program, keep: &[bool]) {
+    program.forward = keep[..program.forward].iter().filter(|k| **k).count();
+    let mut keep = keep.iter();
+    program.instrs.retain(|_| *keep.next().unwrap_or(&true));
+}
+
+/// Gives every use of a value another one.
+fn rename(program: &mut Program, to: &[ValueId]) {
+    for instr in &mut program.instrs {
+        instr.ins.iter_mut().for_each(|v| *v = to[*v as usize]);
+    }
+    program.outputs.iter_mut().for_each(|v| *v = to[*v as usize]);
+}

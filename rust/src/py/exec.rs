@@ -1,0 +1,112 @@
+//! Executors and cached operators for Python.
+
+use super::call::current_context;
+use super::convert::IntoPy;
+use super::object::{bound, extract};
+use super::symbol::SymbolBase;
+use crate::array::{Array, GradReq};
+use crate::device::Context;
+use crate::exec::{self, CachedOp, Executor};
+use parking_lot::Mutex;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+type Any<'py> = Bound<'py, PyAny>;
+
+fn arrays(list: &[Any<'_>]) -> PyResult<Vec<Array>> {
+    list.iter().map(extract).collect()
+}
+
+fn optional(list: &[Option<Any<'_>>]) -> PyResult<Vec<Option<Array>>> {
+    list.iter().map(|a| a.as_ref().map(extract).transpose()).collect()
+}
+
+fn objects<'py>(py: Python<'py>, list: &[Array]) -> PyResult<Vec<Any<'py>>> {
+    list.iter().map(|a| bound(py, a.clone())).collect()
+}
+
+/// A graph bound to arrays.
+#[pyclass(subclass, module = "mxrs._core")]
+pub struct ExecutorBase {
+    inner: Mutex<Executor>,
+}
+
+#[pymethods]
+impl ExecutorBase {
+    /// `args`, `grads` and `reqs` go with the symbol's arguments, `aux` with its auxiliary states, `contexts` with its
+    /// outputs, `own` of which are differentiated.
+    #[new]
+    fn new(
+        py: Python<'_>,
+        symbol: PyRef<'_, SymbolBase>,
+        args: Vec<Any<'_>>,
+        grads: Vec<Option<Any<'_>>>,
+        reqs: Vec<String>,
+        aux: Vec<Any<'_>>,
+        contexts: Vec<(i64, i32)>,
+        own: usize,
+    ) -> PyResult<ExecutorBase> {
+        let reqs = reqs
+            .iter()
+            .map(|r| match r.as_str() {
+                "write" | "inplace" => Ok(GradReq::Write),
+                "add" => Ok(GradReq::Add),
+                "null" => Ok(GradReq::Null),
+                other => Err(PyValueError::new_err(format!(
+                    "grad_req '{other}' is not valid; 'write', 'add' and 'null' are allowed"
+                ))),
+            })
+            .collect::<PyResult<Vec<_>>>()?;
+        let contexts =
+            contexts.into_iter().map(|(kind, id)| Context::new(kind, id).py(py)).collect::<PyResult<Vec<_>>>()?;
+        let (args, grads, aux) = (arrays(&args)?, optional(&grads)?, arrays(&aux)?);
+        let graph = symbol.symbol.clone();
+        let made = py.detach(|| Executor::new(graph, args, grads, reqs, aux, &contexts, own));
+        Ok(ExecutorBase { inner: Mutex::new(made.py(py)?) })
+    }
+
+    fn _outputs<'py>(&self, py: Python<'py>) -> PyResult<Vec<Any<'py>>> {
+        objects(py, self.inner.lock().outputs())
+    }
+
+    fn _forward(&self, py: Python<'_>, train: bool) -> PyResult<()> {
+        self.inner.lock().forward(train).py(py)
+    }
+
+    fn _backward(&self, py: Python<'_>, heads: Vec<Option<Any<'_>>>) -> PyResult<()> {
+        let heads = optional(&heads)?;
+        self.inner.lock().backward(heads).py(py)
+    }
+
+    /// The plan of training as text.
+    fn _describe(&self, py: Python<'_>) -> PyResult<String> {
+        Ok(exec::describe(&*self.inner.lock().training_plan().py(py)?))
+    }
+
+    /// Bytes of working memory that the plan of training needs beside arrays that users see.
+    fn _working_memory(&self, py: Python<'_>) -> PyResult<usize> {
+        Ok(self.inner.lock().training_plan().py(py)?.arena)
+    }
+}
+
+/// A graph that is called like an operator.
+#[pyclass(subclass, module = "mxrs._core")]
+pub struct CachedOpBase {
+    inner: CachedOp,
+}
+
+#[pymethods]
+impl CachedOpBase {
+    /// `order` names the variables in the order in which calls give their arrays.
+    #[new]
+    fn new(py: Python<'_>, symbol: PyRef<'_, SymbolBase>, order: Vec<String>) -> PyResult<CachedOpBase> {
+        Ok(CachedOpBase { inner: CachedOp::new(symbol.symbol.clone(), &order).py(py)? })
+    }
+
+    /// Runs the graph on the arrays; one output array per output of the symbol.
+    fn _call<'py>(&self, py: Python<'py>, inputs: Vec<Any<'py>>) -> PyResult<Vec<Any<'py>>> {
+        let given = arrays(&inputs)?;
+        let outputs = self.inner.call(&given, current_context()).py(py)?;
+        outputs.into_iter().map(|a| bound(py, a)).collect()
+    }
+}
