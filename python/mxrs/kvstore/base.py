@@ -8,7 +8,7 @@ The store of this process is in `mxrs.kvstore.kvstore`.
 from __future__ import annotations
 
 import warnings
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 __all__ = ["LOCAL_STORES", "KVStoreBase", "create", "find"]
 
@@ -24,13 +24,17 @@ LOCAL_STORES = (
 )
 
 
+# `type` alone means the property of that name inside the class.
+_Class: TypeAlias = type[Any]
+
+
 class KVStoreBase:
     """What a store offers to a trainer. Subclasses define everything they can do; the rest raises."""
 
     #: The capability of running the optimizer inside the store.
     OPTIMIZER: ClassVar[str] = "optimizer"
     #: Registered classes by lower-case name.
-    kv_registry: ClassVar[dict[str, type]] = {}
+    kv_registry: ClassVar[dict[str, _Class]] = {}
 
     def broadcast(self, key: Any, value: Any, out: Any, priority: int = 0) -> None:
         """Give `value` of the first machine to every array of `out`, on all machines."""
@@ -75,7 +79,7 @@ class KVStoreBase:
         return NotImplementedError(f"{type(self).__name__} does not define {what}")
 
     @staticmethod
-    def register(klass: type) -> type:
+    def register(klass: _Class) -> _Class:
         """Make `klass` available to `create` under its lower-case name. Usable as a decorator.
 
         Raises AssertionError if `klass` is not a class; warns where it takes another class's name.
@@ -94,7 +98,7 @@ class KVStoreBase:
         return klass
 
 
-def find(name: Any) -> type:
+def find(name: Any) -> _Class:
     """The class of the store of this name; raises what `create` does."""
     if not isinstance(name, str):
         raise TypeError(f"kvstore.create: name must be a string, got {type(name).__name__}")

@@ -24,7 +24,7 @@ _LOSS_WORDS = ("loss", "entropy", "perplexity", "nll", "likelihood", "mse", "mae
 #: Below every probability that matters, so that the logarithm of 0 is finite.
 _TINY = 1e-12
 
-#: Reading a running sum waits for the device; this often is cheap, and keeps float32 sums exact enough.
+#: So many batches are added up at once: reading from the device waits for it.
 _FOLD_EVERY = 64
 
 #: Operators that only change the shape of what passes through.
@@ -89,10 +89,19 @@ def _variable(nodes: Sequence[Mapping[str, Any]], node: int) -> str | None:
     return nodes[node]["name"] if nodes[node]["op"] == "null" else None
 
 
-# ---- losses: (output, label, attributes) to the sum over a batch and what to divide it by ------------------
-# None where labels come in a form that is not known.
+# ---- losses: (output, label, attributes) to what is kept of a batch ------------------------------------------
+# None where labels come in a form that is not known. What is kept is small and costs a batch one or two
+# operations; logarithms and sums are taken of many batches at once.
 
-Part = tuple[NDArray, Any]
+
+class Part(NamedTuple):
+    """What is kept of a batch."""
+
+    #: Terms of the sum, or the probabilities whose negative logarithms are the terms.
+    values: NDArray
+    #: What the sum is divided by: a number, or an array of one element.
+    count: Any
+    are_probabilities: bool
 
 
 def _flag(attrs: Mapping[str, str], name: str) -> bool:
@@ -101,39 +110,37 @@ def _flag(attrs: Mapping[str, str], name: str) -> bool:
 
 def _softmax(output: NDArray, label: NDArray, attrs: Mapping[str, str]) -> Part | None:
     """Cross-entropy of probabilities, over positions that are not ignored."""
-    if label.shape == output.shape:
-        total = -(label * nd.log(output + _TINY)).sum()
-        return total, output.size // output.shape[1]
-    if _flag(attrs, "preserve_shape"):
-        axis = len(output.shape) - 1
-    elif _flag(attrs, "multi_output"):
-        axis = 1
-    else:
-        axis = 1
-        output = output.reshape((output.shape[0], -1))
-    positions = output.shape[:axis] + output.shape[axis + 1 :]
-    if label.size != math.prod(positions):
-        return None
-    classes = label.reshape(positions)
-    picked = -nd.log(nd.pick(output, classes, axis=axis) + _TINY)
+    shape = output.shape
+    if label.shape == shape:
+        return Part(-(label * nd.log(output + _TINY)).sum(), output.size // shape[1], False)
+    axis = len(shape) - 1 if _flag(attrs, "preserve_shape") else 1
+    if len(shape) > 2 and axis == 1 and not _flag(attrs, "multi_output"):
+        output = output.reshape((shape[0], -1))
+        shape = output.shape
+    positions = shape[:axis] + shape[axis + 1 :]
+    if label.shape != positions:
+        if label.size != math.prod(positions):
+            return None
+        label = label.reshape(positions)
+    picked = nd.pick(output, label, axis=axis)
     if not _flag(attrs, "use_ignore"):
-        return picked.sum(), picked.size
-    counted = nd.broadcast_not_equal(
-        classes, nd.full((1,) * len(positions), float(attrs.get("ignore_label", -1)), ctx=classes.context)
-    )
-    return (picked * counted).sum(), counted.sum()
+        return Part(picked, picked.size, True)
+    ignored = nd.full((1,) * len(positions), float(attrs.get("ignore_label", -1)), ctx=label.context)
+    counted = nd.broadcast_not_equal(label, ignored)
+    # The logarithm of 1 adds nothing.
+    return Part(nd.where(counted, picked, nd.ones_like(picked)), counted.sum(), True)
 
 
 def _squared(output: NDArray, label: NDArray, _attrs: Mapping[str, str]) -> Part | None:
     if label.size != output.size:
         return None
-    return nd.square(output - label.reshape(output.shape)).sum() / 2, output.size
+    return Part(nd.square(output - label.reshape(output.shape)).sum() / 2, output.size, False)
 
 
 def _absolute(output: NDArray, label: NDArray, _attrs: Mapping[str, str]) -> Part | None:
     if label.size != output.size:
         return None
-    return nd.abs(output - label.reshape(output.shape)).sum(), output.size
+    return Part(nd.abs(output - label.reshape(output.shape)).sum(), output.size, False)
 
 
 def _logistic(output: NDArray, label: NDArray, _attrs: Mapping[str, str]) -> Part | None:
@@ -141,7 +148,7 @@ def _logistic(output: NDArray, label: NDArray, _attrs: Mapping[str, str]) -> Par
         return None
     label = label.reshape(output.shape)
     likelihood = label * nd.log(output + _TINY) + (1 - label) * nd.log(1 - output + _TINY)
-    return -likelihood.sum(), output.size
+    return Part(-likelihood.sum(), output.size, False)
 
 
 _LOSSES: dict[str, Callable[[NDArray, NDArray, Mapping[str, str]], Part | None]] = {
@@ -162,18 +169,26 @@ class _Sum:
 
     def clear(self) -> None:
         self.total = self.count = 0.0
-        self._arrays: list[tuple[Any, Any]] = []
+        self._parts: list[Part] = []
 
-    def add(self, total: NDArray, count: Any) -> None:
-        self._arrays.append((total, count))
-        if len(self._arrays) >= _FOLD_EVERY:
+    def add(self, part: Part) -> None:
+        if self._parts and self._parts[0].are_probabilities != part.are_probabilities:
+            self.fold()
+        self._parts.append(part)
+        if len(self._parts) >= _FOLD_EVERY:
             self.fold()
 
     def fold(self) -> None:
-        for total, count in self._arrays:
-            self.total += float(total.asscalar())
-            self.count += float(count.asscalar() if isinstance(count, NDArray) else count)
-        self._arrays = []
+        parts, self._parts = self._parts, []
+        if not parts:
+            return
+        home = parts[0].values.context
+        values = nd.concat(*[part.values.reshape((-1,)).as_in_context(home) for part in parts], dim=0)
+        if parts[0].are_probabilities:
+            values = -nd.log(values.astype("float32") + _TINY)
+        self.total += float(values.sum().asscalar())
+        for part in parts:
+            self.count += float(part.count.asscalar() if isinstance(part.count, NDArray) else part.count)
 
     def mean(self) -> float:
         self.fold()
@@ -211,7 +226,7 @@ class HeadLoss:
             output = outputs[head.place]
             part: Part | None = None
             if head.label is None:
-                part = output.sum(), output.size
+                part = Part(output.sum(), output.size, False)
             elif head.label in labels:
                 label = labels[head.label].as_in_context(output.context)
                 part = _LOSSES[head.op](output, label, head.attrs)
@@ -220,7 +235,7 @@ class HeadLoss:
             name = "loss" if len(heads) == 1 else f"{head.name}-loss"
             if name not in self._local:
                 self._local[name] = _Sum()
-            self._local[name].add(*part)
+            self._local[name].add(part)
 
     def has_heads(self, symbol: Any) -> bool:
         """Whether a network has loss layers among its outputs."""

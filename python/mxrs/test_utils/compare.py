@@ -48,7 +48,11 @@ _INTEGERS = ("bool", "int8", "uint8", "int32", "uint32", "int64", "uint64")
 
 
 def _by_dtype(half: float, single: float, double: float, others: float | None) -> dict[np.dtype, float]:
-    table = {np.dtype("float16"): half, np.dtype("float32"): single, np.dtype("float64"): double}
+    table: dict[np.dtype, float] = {
+        np.dtype("float16"): half,
+        np.dtype("float32"): single,
+        np.dtype("float64"): double,
+    }
     if others is not None:
         table.update({np.dtype(name): others for name in _INTEGERS})
     return table

@@ -64,7 +64,7 @@ def chi_square_check(
     probabilities, which sum to 1. Raises ImportError without SciPy.
     """
     try:
-        from scipy.stats import chi2
+        from scipy.stats import chi2  # type: ignore[import-untyped]
     except ImportError as error:
         raise ImportError("chi_square_check needs SciPy: pip install scipy") from error
     if len(buckets) != len(probs):

@@ -345,9 +345,9 @@ def check_consistency(
         if arg_params and name in arg_params:
             values[name] = _host(arg_params[name])
         elif use_uniform:
-            values[name] = np.random.uniform(-scale, scale, size=array.shape).astype(rand_type)
+            values[name] = np.asarray(np.random.uniform(-scale, scale, size=array.shape)).astype(rand_type)
         else:
-            values[name] = np.random.normal(size=array.shape, scale=scale).astype(rand_type)
+            values[name] = np.asarray(np.random.normal(size=array.shape, scale=scale)).astype(rand_type)
     states = {name: _host((aux_params or {}).get(name, 0)) for name in executors[0].aux_dict}
     finest = max(range(len(executors)), key=lambda i: np.dtype(executors[i].outputs[0].dtype).itemsize)
     backward = grad_req != "null"

@@ -69,6 +69,8 @@ pub fn lower(
             .collect::<Result<_>>()?;
         program.current = program.names.len() as u32;
         program.names.push(node.name.clone());
+        let asked = node.text("force_mirroring");
+        program.mirrored.push(asked.is_some_and(|v| matches!(&*v, "1" | "True" | "true")));
         let attrs = resolved(&call.attrs, sources.get(&node.key()))?;
         let outs =
             program.call(call.op, attrs, &ins).map_err(|e| e.within(&format!("node {}", node.name)))?;

@@ -4,13 +4,19 @@
 //! kernel calls in which compositions are expanded and gradients are calls like any other. The passes work on
 //! programs, one file each. Memory and running are `exec`'s.
 
+mod compose;
 mod infer;
+mod json;
 mod lower;
+mod names;
 pub mod passes;
 mod program;
 mod symbol;
 
+pub use compose::{Inits, apply, input_names, refuse_input_key};
 pub use infer::{Dims, Inferred, Known, infer};
+pub use json::{load, save};
 pub use lower::{Lowered, Wanted, lower};
+pub use names::{COMMON_KEYS, Texts, is_reserved, stored_key, unknown_key};
 pub use program::{Instr, Program, ValueId, Work};
 pub use symbol::{Call, Entry, Node, NodeKey, NodeRef, Symbol};

@@ -84,6 +84,9 @@ pub struct Program {
     /// The node whose calls are being added.
     pub current: u32,
     pub train: bool,
+    /// For each node, whether the user asks that its results be computed again rather than kept
+    /// (the attribute `force_mirroring`).
+    pub mirrored: Vec<bool>,
 }
 
 impl Program {

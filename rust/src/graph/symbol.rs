@@ -61,9 +61,9 @@ impl Node {
         self.call.as_ref().map_or(1, |c| c.op.count(&c.attrs))
     }
 
-    /// Whether input `i` is a state that the operator writes.
+    /// Whether input `i` is a state that the operator or its gradient writes.
     pub fn mutates(&self, i: usize) -> bool {
-        self.call.as_ref().is_some_and(|c| c.op.mutates.contains(&i))
+        self.call.as_ref().is_some_and(|c| c.op.mutates.contains(&i) || c.op.states.contains(&i))
     }
 
     /// The text kept under `key`, plainly or between double underscores.

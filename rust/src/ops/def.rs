@@ -139,6 +139,8 @@ pub struct OpDef {
     pub params: Vec<Param>,
     /// Inputs that the operator writes (auxiliary states, optimizer states).
     pub mutates: Vec<usize>,
+    /// Inputs that are auxiliary states in a graph though this call only reads them: its gradient writes them.
+    pub states: Vec<usize>,
     /// Outputs that start as a copy of an input (`(output, input)`), so that `out=input` updates in place.
     pub updates: Vec<(usize, usize)>,
     /// How many outputs users see, where that is not one; hidden ones come after them.
@@ -290,6 +292,7 @@ impl OpBuilder {
             input_names: None,
             params: Vec::new(),
             mutates: Vec::new(),
+            states: Vec::new(),
             updates: Vec::new(),
             visible: None,
             file_outputs: None,
@@ -355,6 +358,11 @@ impl OpBuilder {
     /// Inputs that the operator writes.
     pub fn mutates(&mut self, inputs: &[usize]) -> &mut Self {
         self.0.mutates = inputs.to_vec();
+        self
+    }
+    /// Inputs that are auxiliary states in a graph, written by the gradient and only read here.
+    pub fn states(&mut self, inputs: &[usize]) -> &mut Self {
+        self.0.states = inputs.to_vec();
         self
     }
     /// Output `o` starts as a copy of input `i`, and the kernel changes it in place.

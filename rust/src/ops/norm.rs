@@ -101,6 +101,7 @@ fn batch_norm(r: &mut Registry) {
                 Ok(())
             }, else c.bad_dtype(c.dtype(0)))
         })
+        .states(&[3, 4])
         .keeps(&[0, 1, 3, 4], &[1, 2])
         .grad(rule)
         .cost(|s, _| s.shape(0).size() as f64);
@@ -353,6 +354,7 @@ fn variants(r: &mut Registry) {
         .params(common(1e-3f32 as f64))
         .params(rest())
         .visible(visible)
+        .states(&[3, 4])
         .infer(infer)
         .complete(complete)
         .compose(|b, a, v| {
@@ -369,6 +371,7 @@ fn variants(r: &mut Registry) {
             string("key", "the name of the layer among those that synchronize"),
         ])
         .visible(visible)
+        .states(&[3, 4])
         .infer(|s| {
             one_device(s.attrs)?;
             infer(s)
@@ -390,6 +393,7 @@ fn variants(r: &mut Registry) {
     inputs(op)
         .params(common(1e-3f32 as f64))
         .visible(visible)
+        .states(&[3, 4])
         .infer(infer)
         .complete(complete)
         .compose(|b, a, v| batch(b, a, v, 1i64.into()));

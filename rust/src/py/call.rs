@@ -405,7 +405,8 @@ macro_rules! sixteen {
 }
 static TRAMPOLINES: [ffi::PyCFunctionFastWithKeywords; 160] = sixteen!(0 1 2 3 4 5 6 7 8 9);
 
-fn method_def(
+/// The definition of a C function, which lives for ever.
+pub(super) fn method_def(
     name: &str,
     f: ffi::PyCFunctionFastWithKeywords,
     doc: String,

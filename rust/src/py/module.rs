@@ -2,9 +2,8 @@
 
 use super::call;
 use super::convert::{self, IntoPy, exceptions};
-use super::exec;
 use super::object::{self, bound, extract, set_link};
-use super::symbol::SymbolBase;
+use super::symbol::{self, set_symbol_class, symbol_from_json, symbol_function, symbol_group, symbol_variable};
 use crate::array::{self, Array, CustomGrad, GradReq, Link, Node};
 use crate::device::Context;
 use crate::engine::{self, Waited};
@@ -492,10 +491,8 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("MXNetError", exceptions(py)?.base.clone_ref(py))?;
     m.add("NDArrayBase", object::make_type(py)?)?;
     m.add("ops", call::functions(py)?)?;
+    m.add_class::<symbol::SymbolBase>()?;
     call::install_methods(py)?;
-    m.add_class::<SymbolBase>()?;
-    m.add_class::<exec::ExecutorBase>()?;
-    m.add_class::<exec::CachedOpBase>()?;
     array::set_origin_hook(origin);
     macro_rules! functions {
         ($($f:ident)*) => { $( m.add_function(wrap_pyfunction!($f, m)?)?; )* };
@@ -508,6 +505,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
         set_naive_engine is_naive_engine memory_stats memory_trim
         before_fork after_fork_in_parent after_fork_in_child lane_count
         similar_ops complete_shapes list_ops
+        set_symbol_class symbol_variable symbol_group symbol_from_json symbol_function
     }
     Ok(())
 }

@@ -363,7 +363,7 @@ class BidirectionalCell(HybridRecurrentCell):
     ) -> tuple[Any, list[Any]]:
         """See `RecurrentCell.unroll`; with `valid_length` each sequence is reversed by itself."""
         self.reset()
-        F, steps, axis, batch_size = as_sequence(length, inputs, layout, False)
+        F, steps, _, batch_size = as_sequence(length, inputs, layout, False)
         states = default_states(self, F, begin_state, steps, batch_size)
         l_cell, r_cell = (cell for cell in self._children.values() if isinstance(cell, RecurrentCell))
         count = len(l_cell.state_info())

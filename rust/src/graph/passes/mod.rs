@@ -3,6 +3,7 @@
 mod cse;
 mod dead;
 mod fuse;
+mod recompute;
 
 use super::program::{Program, ValueId};
 
@@ -10,7 +11,13 @@ use super::program::{Program, ValueId};
 pub type Pass = (&'static str, fn(&mut Program));
 
 /// What every program goes through.
-pub const PASSES: &[Pass] = &[("dead", dead::run), ("cse", cse::run), ("fuse", fuse::run), ("dead", dead::run)];
+pub const PASSES: &[Pass] = &[
+    ("dead", dead::run),
+    ("cse", cse::run),
+    ("recompute", recompute::run),
+    ("fuse", fuse::run),
+    ("dead", dead::run),
+];
 
 /// Runs the passes, without those that `MXRS_PASSES_OFF` names (for finding out which one is to blame).
 pub fn run(program: &mut Program) {
