@@ -14,7 +14,7 @@ from .base import MXNetError
 from .context import Context, cpu, cpu_pinned, current_context, gpu, num_gpus
 
 if TYPE_CHECKING:
-    from . import autograd, gluon, initializer, metric, ndarray, optimizer, random
+    from . import autograd, gluon, initializer, metric, ndarray, optimizer, random, symbol
 
 __version__ = "1.9.1"
 __mxrs_version__ = "0.1.0"
@@ -32,26 +32,41 @@ _ALIASES = {
     "kv": "kvstore",
     "sym": "symbol",
     "mod": "module",
+    "mon": "monitor",
+    "viz": "visualization",
 }
 _MODULES = {
     "attribute",
     "autograd",
+    "callback",
     "engine",
+    "executor",
+    "executor_manager",
     "gluon",
     "initializer",
+    "io",
+    "kvstore",
+    "libinfo",
+    "log",
     "lr_scheduler",
     "metric",
+    "model",
+    "module",
+    "monitor",
     "name",
     "optimizer",
+    "profiler",
     "random",
+    "rnn",
     "runtime",
+    "symbol",
     "test_utils",
     "util",
+    "visualization",
 }
 #: Parts of MXNet that are known and not built yet.
 _MISSING = {
-    "callback", "contrib", "executor", "image", "io", "kvstore", "libinfo", "lr", "model", "module", "monitor", "np",
-    "npx", "numpy", "numpy_extension", "operator", "profiler", "recordio", "rnn", "symbol", "viz", "visualization",
+    "contrib", "image", "img", "lr", "np", "npx", "numpy", "numpy_extension", "operator", "recordio",
 }  # fmt: skip
 #: Names of other modules that are also names of the package.
 _NAMES = {"AttrScope": "attribute", "Optimizer": "optimizer", "Initializer": "initializer"}

@@ -142,7 +142,7 @@ class DataParallelExecutorGroup:
         from .module.executor_group import DataParallelExecutorGroup as Group
 
         _check_arguments(sym)
-        self._group = Group(
+        self._group: Any = Group(
             sym,
             list(ctx),
             [part.stop - part.start for part in slices],

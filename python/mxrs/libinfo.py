@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import NoReturn
 
-from . import _core, runtime
+from . import _core
 
-__all__ = ["__version__", "features", "find_conf_path", "find_include_path", "find_lib_path"]
+__all__ = ["__version__", "find_conf_path", "find_include_path", "find_lib_path"]
 
 __version__ = "1.9.1"
 
@@ -33,8 +33,3 @@ def find_include_path() -> NoReturn:
 def find_conf_path(prefix: str = "tvmop") -> NoReturn:
     """Where MXNet built with TVM has a configuration; mxrs is not (RuntimeError)."""
     raise RuntimeError(f"find_conf_path: there is no {prefix}.conf; mxrs has no operators compiled by TVM")
-
-
-def features() -> runtime.Features:
-    """What this build can do, by name."""
-    return runtime.Features()

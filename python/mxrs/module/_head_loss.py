@@ -27,6 +27,9 @@ _TINY = 1e-12
 #: So many batches are added up at once: reading from the device waits for it.
 _FOLD_EVERY = 64
 
+#: How attributes spell yes.
+_TRUE = ("True", "true", "1")
+
 #: Operators that only change the shape of what passes through.
 _RESHAPES = {
     "Reshape",
@@ -104,17 +107,13 @@ class Part(NamedTuple):
     are_probabilities: bool
 
 
-def _flag(attrs: Mapping[str, str], name: str) -> bool:
-    return str(attrs.get(name, "0")).lower() in ("1", "true")
-
-
 def _softmax(output: NDArray, label: NDArray, attrs: Mapping[str, str]) -> Part | None:
     """Cross-entropy of probabilities, over positions that are not ignored."""
     shape = output.shape
     if label.shape == shape:
         return Part(-(label * nd.log(output + _TINY)).sum(), output.size // shape[1], False)
-    axis = len(shape) - 1 if _flag(attrs, "preserve_shape") else 1
-    if len(shape) > 2 and axis == 1 and not _flag(attrs, "multi_output"):
+    axis = len(shape) - 1 if attrs.get("preserve_shape") in _TRUE else 1
+    if len(shape) > 2 and axis == 1 and attrs.get("multi_output") not in _TRUE:
         output = output.reshape((shape[0], -1))
         shape = output.shape
     positions = shape[:axis] + shape[axis + 1 :]
@@ -123,7 +122,7 @@ def _softmax(output: NDArray, label: NDArray, attrs: Mapping[str, str]) -> Part 
             return None
         label = label.reshape(positions)
     picked = nd.pick(output, label, axis=axis)
-    if not _flag(attrs, "use_ignore"):
+    if attrs.get("use_ignore") not in _TRUE:
         return Part(picked, picked.size, True)
     ignored = nd.full((1,) * len(positions), float(attrs.get("ignore_label", -1)), ctx=label.context)
     counted = nd.broadcast_not_equal(label, ignored)

@@ -145,7 +145,7 @@ class DataParallelExecutorGroup:
         ]
         self.grad_req = self._requests(grad_req, [_desc(shape).name for shape in data_shapes])
         self._place(data_shapes, label_shapes)
-        self.execs = [
+        self.execs: list[Any] = [
             self._bind(i, None if shared_group is None else shared_group.execs[i])
             for i in range(len(self.contexts))
         ]

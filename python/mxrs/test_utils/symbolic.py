@@ -293,7 +293,7 @@ def check_numeric_gradient(
 
     def draw(outputs: list[NDArray]) -> list[NDArray]:
         # Away from zero, so that no output goes unseen.
-        heads.extend(np.random.uniform(0.5, 1.5, size=out.shape).astype(dtype) for out in outputs)
+        heads.extend(np.asarray(np.random.uniform(0.5, 1.5, size=out.shape), dtype) for out in outputs)
         return [nd.array(head, ctx=ctx, dtype=dtype) for head in heads]
 
     saved = {name: array.asnumpy() for name, array in (aux or {}).items()}

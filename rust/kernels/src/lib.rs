@@ -9,6 +9,7 @@ pub mod norm;
 pub mod norm_rows;
 pub mod pad;
 pub mod philox;
+mod planes;
 pub mod pool;
 pub mod real;
 pub mod reduce;

@@ -114,7 +114,7 @@ pub fn batch_moments<T: Float>(x: &[T], around: Around, mean: &mut [T::R], var: 
     if inner == 1 {
         let tiles = channels.div_ceil(TILE);
         mxrs_lanes::for_each(pieces * tiles, 1, |range: Range<usize>| {
-            vectorize(|| {
+            vectorize(#[inline(always)] || {
                 for unit in range {
                     let (piece, from) = (unit / tiles, unit % tiles * TILE);
                     let n = (channels - from).min(TILE);
@@ -127,7 +127,7 @@ pub fn batch_moments<T: Float>(x: &[T], around: Around, mean: &mut [T::R], var: 
     } else {
         mxrs_lanes::for_each(pieces * channels, 1, |range: Range<usize>| {
             let mut buf = Vec::new();
-            vectorize(|| {
+            vectorize(#[inline(always)] || {
                 for unit in range {
                     let (piece, c) = (unit / channels, unit % channels);
                     let mut m = Moments::default();
@@ -194,7 +194,7 @@ fn for_pieces<T: Float>(out: &mut [T], around: Around, f: impl Fn(usize, usize, 
     let shared = Shared::new(out);
     let (units, size) = if inner == 1 { (outer, channels) } else { (outer * channels, inner) };
     mxrs_lanes::for_each(units, (1 << 14) / size.max(1) + 1, |range: Range<usize>| {
-        vectorize(|| {
+        vectorize(#[inline(always)] || {
             for u in range {
                 // SAFETY: every unit has its own part.
                 f(if inner == 1 { 0 } else { u % channels }, u * size, unsafe {
@@ -302,7 +302,7 @@ fn grad_sums<T: Float>(x: &[T], dy: &[T], around: Around, mean: &[T::R]) -> Vec<
     if inner == 1 {
         let tiles = channels.div_ceil(TILE);
         mxrs_lanes::for_each(pieces * tiles, 1, |range: Range<usize>| {
-            vectorize(|| {
+            vectorize(#[inline(always)] || {
                 for unit in range {
                     let (piece, from) = (unit / tiles, unit % tiles * TILE);
                     let n = (channels - from).min(TILE);
@@ -333,7 +333,7 @@ fn grad_sums<T: Float>(x: &[T], dy: &[T], around: Around, mean: &[T::R]) -> Vec<
         });
     } else {
         mxrs_lanes::for_each(pieces * channels, 1, |range: Range<usize>| {
-            vectorize(|| {
+            vectorize(#[inline(always)] || {
                 for unit in range {
                     let (piece, c) = (unit / channels, unit % channels);
                     let (mut sum, mean) = ((0.0, 0.0), mean[c]);

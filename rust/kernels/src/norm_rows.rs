@@ -67,7 +67,7 @@ pub fn rows_normalize<T: Float>(
     let (out, means, stds) = (Shared::new(out), Shared::new(mean), Shared::new(std));
     mxrs_lanes::for_each(rows, grain(len), |range: Range<usize>| {
         let (mut a, mut b) = (Vec::new(), Vec::new());
-        vectorize(|| {
+        vectorize(#[inline(always)] || {
             for r in range {
                 let x = T::view(&x[r * len..(r + 1) * len], &mut a);
                 let (mean, square) = match center {
@@ -134,7 +134,7 @@ pub fn rows_grad<T: Float>(
     mxrs_lanes::for_each(pieces, 1, |range: Range<usize>| {
         let (mut a, mut b, mut c) = (Vec::new(), Vec::new(), Vec::new());
         let mut near = vec![T::R::ZERO; if affine == Affine::PerElement { 2 * len } else { 0 }];
-        vectorize(|| {
+        vectorize(#[inline(always)] || {
             for piece in range {
                 // SAFETY: every piece has its own sums.
                 let sums = unsafe { parts_out.part(piece * 2 * width..(piece + 1) * 2 * width) };
@@ -228,7 +228,7 @@ const TILE: usize = 64;
 fn for_columns((outer, n, inner): (usize, usize, usize), f: impl Fn(usize, usize, usize) + Sync) {
     let tiles = inner.div_ceil(TILE);
     mxrs_lanes::for_each(outer * tiles, grain(n * inner.min(TILE)), |range: Range<usize>| {
-        vectorize(|| {
+        vectorize(#[inline(always)] || {
             for unit in range {
                 let (o, from) = (unit / tiles, unit % tiles * TILE);
                 f(o * inner + from, o * n * inner + from, (inner - from).min(TILE));

@@ -105,7 +105,7 @@ pub(crate) fn for_groups<T: Send>(
     let n = out.len();
     let shared = Shared::new(out);
     mxrs_lanes::for_each(n.div_ceil(GROUP), 128, |range| {
-        vectorize(|| {
+        vectorize(#[inline(always)] || {
             for g in range {
                 let words = stream.group(g as u64);
                 let at = g * GROUP;
@@ -139,7 +139,7 @@ pub fn fill_unit_f64(stream: Stream, out: &mut [f64]) {
     let n = out.len();
     let shared = Shared::new(out);
     mxrs_lanes::for_each(n.div_ceil(2), 4096, |range| {
-        vectorize(|| {
+        vectorize(#[inline(always)] || {
             for b in range {
                 let w = stream.block(b as u64);
                 // SAFETY: blocks are disjoint.

@@ -2,13 +2,15 @@
 //!
 //! Both layouts are one: `outer` images (batch times channels, or the batch alone) of places that hold `inner` numbers side by
 //! side (1, or the channels). With channels side by side the output is computed tap by tap along them; with channels
-//! first, [`rows`] works along the rows.
+//! first, [`rows`] and [`planes`] work along the rows.
 
+mod planes;
 mod rows;
 
 use crate::gemm::micro::Real;
-use crate::gemm::pack::Shared;
+use crate::gemm::pack::{Shared, with_buffer};
 use crate::gemm::widen;
+use crate::planes::{Planes, Windows};
 use mxrs_base::{Elem, Error, Result, f16};
 use std::ops::Range;
 
@@ -131,6 +133,10 @@ impl PoolGeom {
     pub fn out_len(&self) -> usize {
         self.outer * self.out_image()
     }
+    fn windows(&self) -> Windows {
+        let PoolGeom { in_dims, out_dims, kernel, stride, pad, .. } = *self;
+        Windows { in_dims, out_dims, kernel, stride, dilate: [1; 3], pad }
+    }
     fn in_image(&self) -> usize {
         self.in_dims.iter().product::<usize>() * self.inner
     }
@@ -155,30 +161,6 @@ impl PoolGeom {
         (start + self.kernel[axis]).min(self.in_dims[axis] + 2 * self.pad[axis]).saturating_sub(start)
     }
 
-    /// What sums are multiplied with at output row `(d, h)`, for every column; `rows` is the row count `scales` was made for.
-    fn update_scales<T: Real>(
-        &self,
-        kind: PoolKind,
-        (d, h): (usize, usize),
-        rows: &mut usize,
-        scales: &mut Vec<T>,
-    ) {
-        let PoolKind::Avg { include_pad } = kind else {
-            scales.resize(self.out_dims[2], T::ONE);
-            return;
-        };
-        let now = self.counted(0, d, include_pad) * self.counted(1, h, include_pad);
-        if now == *rows && !scales.is_empty() {
-            return;
-        }
-        *rows = now;
-        scales.clear();
-        scales.extend((0..self.out_dims[2]).map(|w| match now * self.counted(2, w, include_pad) {
-            0 => T::ZERO,
-            count => T::from_f64(1.0 / count as f64),
-        }));
-    }
-
     /// The output columns whose tap `k` lies in the data, and the data column of the first.
     #[inline(always)]
     fn columns(&self, k: usize) -> (Range<usize>, usize) {
@@ -200,6 +182,44 @@ impl PoolGeom {
                 }
             }
         }
+    }
+}
+
+/// What the sums of an output row are multiplied with, column by column; kept while rows count as many places.
+struct Scales<T> {
+    rows: usize,
+    columns: Vec<T>,
+}
+
+impl<T: Real> Scales<T> {
+    fn new() -> Scales<T> {
+        Scales { rows: 0, columns: Vec::new() }
+    }
+
+    /// The scales of output row `(d, h)`.
+    #[inline(always)]
+    fn at(&mut self, g: &PoolGeom, kind: PoolKind, (d, h): (usize, usize)) -> &[T] {
+        let rows = match kind {
+            PoolKind::Avg { include_pad } => g.counted(0, d, include_pad) * g.counted(1, h, include_pad),
+            _ => 0,
+        };
+        if rows != self.rows || self.columns.is_empty() {
+            self.make(g, kind, rows);
+        }
+        &self.columns
+    }
+
+    #[cold]
+    fn make(&mut self, g: &PoolGeom, kind: PoolKind, rows: usize) {
+        self.rows = rows;
+        self.columns.clear();
+        self.columns.extend((0..g.out_dims[2]).map(|w| match kind {
+            PoolKind::Avg { include_pad } => match rows * g.counted(2, w, include_pad) {
+                0 => T::ZERO,
+                count => T::from_f64(1.0 / count as f64),
+            },
+            _ => T::ONE,
+        }));
     }
 }
 
@@ -271,58 +291,81 @@ fn grain(g: &PoolGeom) -> usize {
 
 fn forward_real<T: Real>(g: &PoolGeom, kind: PoolKind, lowest: T, x: &[T], y: &mut [T]) {
     let out = Shared::of(y);
+    let buffer_len = if g.inner == 1 { rows::forward_buffer(g) } else { 0 };
     mxrs_lanes::for_each(g.outer, grain(g), |images| {
-        for n in images {
-            let image = &x[n * g.in_image()..(n + 1) * g.in_image()];
-            // SAFETY: the output of one image is one call's alone.
-            let y = unsafe { out.slice(n * g.out_image()..(n + 1) * g.out_image()) };
-            mxrs_simd::vectorize(|| forward_image(g, kind, lowest, image, y));
-        }
+        with_buffer(buffer_len, |buffer: &mut [T]| {
+            let mut scales = Scales::new();
+            // The loop is inside: what is compiled for the vector instructions must hold everything it calls.
+            mxrs_simd::vectorize(
+                #[inline(always)]
+                || {
+                    let x = &x[images.start * g.in_image()..images.end * g.in_image()];
+                    // SAFETY: the output of these images is one call's alone.
+                    let y = unsafe { out.slice(images.start * g.out_image()..images.end * g.out_image()) };
+                    forward_images(g, kind, lowest, (x, y), (buffer, &mut scales));
+                },
+            );
+        });
     });
 }
 
 #[inline(always)]
-fn forward_image<T: Real>(g: &PoolGeom, kind: PoolKind, lowest: T, image: &[T], y: &mut [T]) {
+fn forward_images<T: Real>(
+    g: &PoolGeom,
+    kind: PoolKind,
+    lowest: T,
+    (x, y): (&[T], &mut [T]),
+    work: (&mut [T], &mut Scales<T>),
+) {
     let (zero, add) = (T::ZERO, |o, v| o + v);
     match kind {
-        PoolKind::Max => pool_image(g, kind, lowest, (image, y), |v| v, |o, v| if v > o { v } else { o }),
+        PoolKind::Max => pool_images(g, kind, lowest, (x, y), work, |v| v, |o, v| if v > o { v } else { o }),
         PoolKind::Lp(2) => {
-            pool_image(g, kind, zero, (image, y), |v| v * v, add);
+            pool_images(g, kind, zero, (x, y), work, |v| v * v, add);
             y.iter_mut().for_each(|v| *v = T::from_f64(v.to_f64().sqrt()));
         }
         PoolKind::Lp(3) => {
-            pool_image(g, kind, zero, (image, y), |v| v * v * v, add);
+            pool_images(g, kind, zero, (x, y), work, |v| v * v * v, add);
             y.iter_mut().for_each(|v| *v = T::from_f64(v.to_f64().cbrt()));
         }
-        _ => pool_image(g, kind, zero, (image, y), |v| v, add),
+        _ => pool_images(g, kind, zero, (x, y), work, |v| v, add),
     }
 }
 
-/// One image's windows combined by `f` from `start` on, and scaled for averages.
+/// The images' windows combined by `f` from `start` on, and scaled for averages.
 #[inline(always)]
-fn pool_image<T: Real>(
+fn pool_images<T: Real>(
     g: &PoolGeom,
     kind: PoolKind,
     start: T,
-    (image, y): (&[T], &mut [T]),
+    (x, y): (&[T], &mut [T]),
+    (buffer, scales): (&mut [T], &mut Scales<T>),
     map: impl Fn(T) -> T + Copy,
     f: impl Fn(T, T) -> T + Copy,
 ) {
     if g.inner == 1 {
-        return rows::forward(g, kind, start, (image, y), map, f);
+        return rows::forward(g, kind, start, (x, y), (buffer, scales), map, f);
     }
-    let (mut rows, mut scales) = (0, Vec::new());
+    let per_image = g.out_dims[0] * g.out_dims[1];
     for (i, y) in y.chunks_exact_mut(g.out_dims[2] * g.inner).enumerate() {
-        let at = (i / g.out_dims[1], i % g.out_dims[1]);
+        let image = &x[i / per_image * g.in_image()..][..g.in_image()];
+        let at = (i % per_image / g.out_dims[1], i % g.out_dims[1]);
         y.fill(start);
         combine(g, at, image, y, |o, v| f(o, map(v)));
         if matches!(kind, PoolKind::Avg { .. }) {
-            g.update_scales(kind, at, &mut rows, &mut scales);
-            for (y, scale) in y.chunks_exact_mut(g.inner).zip(&scales) {
+            for (y, scale) in y.chunks_exact_mut(g.inner).zip(scales.at(g, kind, at)) {
                 y.iter_mut().for_each(|v| *v = *v * *scale);
             }
         }
     }
+}
+
+/// How a gradient is computed.
+enum Way {
+    Planes(Planes),
+    Rows,
+    /// Tap by tap or place by place.
+    Places,
 }
 
 fn grad_real<T: Real>(
@@ -333,35 +376,49 @@ fn grad_real<T: Real>(
     accumulate: bool,
     dx: &mut [T],
 ) {
-    let out = Shared::of(dx);
-    mxrs_lanes::for_each(g.outer, grain(g), |images| {
-        for n in images {
-            let (ins, outs) =
-                (n * g.in_image()..(n + 1) * g.in_image(), n * g.out_image()..(n + 1) * g.out_image());
-            // SAFETY: the data gradient of one image is one call's alone.
-            let dx = unsafe { out.slice(ins.clone()) };
-            let (image, dy) = (&x[ins], &dy[outs.clone()]);
-            match kind {
-                PoolKind::Max if rows::has_max_grad(g) => {
-                    mxrs_simd::vectorize(|| rows::max_grad(g, lowest, image, dy, accumulate, dx));
-                    continue;
-                }
-                PoolKind::Max | PoolKind::Lp(2..) => {}
-                _ if rows::has_sum_grad(g) => {
-                    mxrs_simd::vectorize(|| rows::sum_grad(g, kind, dy, accumulate, dx));
-                    continue;
-                }
-                _ => {}
-            }
-            if !accumulate {
-                dx.fill(T::ZERO);
-            }
-            match kind {
-                PoolKind::Max => max_grad(g, lowest, image, dy, dx),
-                PoolKind::Lp(p @ 2..) => lp_grad(g, p, image, (&y[outs], dy), dx),
-                _ => mxrs_simd::vectorize(|| sum_grad(g, kind, dy, dx)),
-            }
+    let (way, buffer_len) = match kind {
+        PoolKind::Max if planes::has_max_grad(g) => {
+            let (planes, buffer_len) = planes::max_grad_planes(g);
+            (Way::Planes(planes), buffer_len)
         }
+        PoolKind::Max | PoolKind::Lp(2..) => (Way::Places, 0),
+        _ if g.inner == 1 => (Way::Rows, rows::sum_grad_buffer(g)),
+        _ => (Way::Places, 0),
+    };
+    let out = Shared::of(dx);
+    let within = |images: &Range<usize>, len: usize| images.start * len..images.end * len;
+    mxrs_lanes::for_each(g.outer, grain(g), |images| {
+        let (ins, outs) = (within(&images, g.in_image()), within(&images, g.out_image()));
+        // SAFETY: the data gradient of these images is one call's alone.
+        let dx = unsafe { out.slice(ins.clone()) };
+        let (x, dy) = (&x[ins], &dy[outs.clone()]);
+        with_buffer(buffer_len, |buffer: &mut [T]| {
+            let mut scales = Scales::new();
+            match &way {
+                Way::Planes(planes) => mxrs_simd::vectorize(
+                    #[inline(always)]
+                    || planes::max_grad(g, lowest, (x, dy), (planes, buffer), accumulate, dx),
+                ),
+                Way::Rows => mxrs_simd::vectorize(
+                    #[inline(always)]
+                    || rows::sum_grad(g, kind, dy, (buffer, &mut scales), accumulate, dx),
+                ),
+                Way::Places => {
+                    if !accumulate {
+                        dx.fill(T::ZERO);
+                    }
+                    let images = x.chunks_exact(g.in_image()).zip(dx.chunks_exact_mut(g.in_image()));
+                    for (i, ((x, dx), dy)) in images.zip(dy.chunks_exact(g.out_image())).enumerate() {
+                        let y = || &y[outs.start + i * g.out_image()..][..g.out_image()];
+                        match kind {
+                            PoolKind::Max => max_grad(g, lowest, x, dy, dx),
+                            PoolKind::Lp(p @ 2..) => lp_grad(g, p, x, (y(), dy), dx),
+                            _ => sum_grad(g, kind, dy, &mut scales, dx),
+                        }
+                    }
+                }
+            }
+        });
     });
 }
 
@@ -393,15 +450,13 @@ fn max_grad<T: Real>(g: &PoolGeom, lowest: T, image: &[T], dy: &[T], dx: &mut [T
 }
 
 /// Spreads each output's gradient, scaled, over its window.
-#[inline(always)]
-fn sum_grad<T: Real>(g: &PoolGeom, kind: PoolKind, dy: &[T], dx: &mut [T]) {
+fn sum_grad<T: Real>(g: &PoolGeom, kind: PoolKind, dy: &[T], scales: &mut Scales<T>, dx: &mut [T]) {
     let (inner, step) = (g.inner, g.stride[2] * g.inner);
     let mut scaled = vec![T::ZERO; g.out_dims[2] * inner];
-    let (mut rows, mut scales) = (0, Vec::new());
     for (i, dy) in dy.chunks_exact(g.out_dims[2] * inner).enumerate() {
         let (d, h) = (i / g.out_dims[1], i % g.out_dims[1]);
-        g.update_scales(kind, (d, h), &mut rows, &mut scales);
-        for ((to, from), scale) in scaled.chunks_exact_mut(inner).zip(dy.chunks_exact(inner)).zip(&scales) {
+        let scales = scales.at(g, kind, (d, h));
+        for ((to, from), scale) in scaled.chunks_exact_mut(inner).zip(dy.chunks_exact(inner)).zip(scales) {
             to.iter_mut().zip(from).for_each(|(t, f)| *t = *f * *scale);
         }
         g.each_tap(d, h, |row, columns, first| {

@@ -87,7 +87,7 @@ fn position<T: Scan>(row: &[T], max: bool) -> usize {
     }
     let best = T::extreme(row, max);
     let nan = best.is_nan();
-    vectorize(|| {
+    vectorize(#[inline(always)] || {
         const STEP: usize = 64;
         for (c, piece) in row.chunks(STEP).enumerate() {
             let hit = piece.iter().fold(false, |h, x| h | if nan { x.is_nan() } else { *x == best });
@@ -124,7 +124,7 @@ pub fn arg_extreme<T: Scan, O: Elem>(
         });
     }
     mxrs_lanes::for_each(outer * tiles, grain, |range: Range<usize>| {
-        vectorize(|| {
+        vectorize(#[inline(always)] || {
             for unit in range {
                 let (o, from) = (unit / tiles, unit % tiles * TILE);
                 let n = (inner - from).min(TILE);
@@ -158,7 +158,7 @@ pub fn cumsum<T: Scan>(x: &[T], (outer, extent, inner): (usize, usize, usize), r
     let shared = Shared::new(out);
     let size = extent * inner;
     mxrs_lanes::for_each(outer, (1 << 14) / size + 1, |range: Range<usize>| {
-        vectorize(|| {
+        vectorize(#[inline(always)] || {
             for o in range {
                 let x = &x[o * size..(o + 1) * size];
                 // SAFETY: every lane has its own outer indices.

@@ -152,7 +152,7 @@ pub fn softmax<T: Float>(
     if inner == 1 {
         return mxrs_lanes::for_each(outer, grain(extent), |range: Range<usize>| {
             let (mut a, mut b) = (Vec::new(), Vec::new());
-            vectorize(|| {
+            vectorize(#[inline(always)] || {
                 for o in range {
                     let at = o * extent;
                     let n = lengths.map_or(extent, |l| l[o].clamp(0, extent as i64) as usize);
@@ -169,7 +169,7 @@ pub fn softmax<T: Float>(
     mxrs_lanes::for_each(outer * tiles, grain(extent * inner.min(TILE)), |range: Range<usize>| {
         let mut xs = vec![T::R::ZERO; extent * TILE];
         let mut ys = xs.clone();
-        vectorize(|| {
+        vectorize(#[inline(always)] || {
             for unit in range {
                 let (o, from) = (unit / tiles, unit % tiles * TILE);
                 let n = (inner - from).min(TILE);
@@ -220,7 +220,7 @@ pub fn softmax_grad<T: Float>(
     if inner == 1 {
         return mxrs_lanes::for_each(outer, grain(extent), |range: Range<usize>| {
             let (mut a, mut b, mut c) = (Vec::new(), Vec::new(), Vec::new());
-            vectorize(|| {
+            vectorize(#[inline(always)] || {
                 for o in range {
                     let at = o * extent;
                     let n = lengths.map_or(extent, |l| l[o].clamp(0, extent as i64) as usize);
@@ -236,7 +236,7 @@ pub fn softmax_grad<T: Float>(
     }
     let tiles = inner.div_ceil(TILE);
     mxrs_lanes::for_each(outer * tiles, grain(extent * inner.min(TILE)), |range: Range<usize>| {
-        vectorize(|| {
+        vectorize(#[inline(always)] || {
             for unit in range {
                 let (o, from) = (unit / tiles, unit % tiles * TILE);
                 let n = (inner - from).min(TILE);
@@ -340,7 +340,7 @@ pub fn softmax_output_grad<T: Float, L: mxrs_base::Elem>(
     let (scale, hit, miss) = (of(scale), of(1.0 - alpha), of(spread));
     let shared = Shared::new(dx);
     mxrs_lanes::for_each(outer, grain(classes * inner), |range: Range<usize>| {
-        vectorize(|| {
+        vectorize(#[inline(always)] || {
             for o in range {
                 let at = o * classes * inner;
                 // SAFETY: every lane has its own samples.
@@ -374,7 +374,7 @@ pub fn softmax_cross_entropy<T: Float, L: mxrs_base::Elem>(x: &[T], label: &[L],
     let shared = Shared::new(&mut losses);
     mxrs_lanes::for_each(label.len(), grain(classes), |range: Range<usize>| {
         let mut buf = Vec::new();
-        vectorize(|| {
+        vectorize(#[inline(always)] || {
             for r in range {
                 let x = T::view(&x[r * classes..(r + 1) * classes], &mut buf);
                 let max = lanes(x, T::R::NEG_INF, <T::R as Real>::max_nan);
@@ -402,7 +402,7 @@ pub fn softmax_cross_entropy_grad<T: Float, L: mxrs_base::Elem>(
     let head = <T::R as Real>::of(head);
     let shared = Shared::new(dx);
     mxrs_lanes::for_each(label.len(), grain(classes), |range: Range<usize>| {
-        vectorize(|| {
+        vectorize(#[inline(always)] || {
             for r in range {
                 // SAFETY: every lane has its own rows.
                 let dx = unsafe { shared.part(r * classes..(r + 1) * classes) };

@@ -150,7 +150,7 @@ impl<S: Store, T: Store<Real = S::Real>, const K: usize> Arrays<'_, S, T, K> {
         let (weight, states) = (Shared::new(weight), states.map(Shared::new));
         let master = master.map(Shared::new);
         for_each(n.div_ceil(TILE), GRAIN, |tiles| {
-            vectorize(|| {
+            vectorize(#[inline(always)] || {
                 for tile in tiles.clone() {
                     let r = tile * TILE..n.min((tile + 1) * TILE);
                     // SAFETY: tiles are disjoint, inside 0..n, and each array has n elements.

@@ -81,6 +81,15 @@ pub fn for_each(n: usize, grain: usize, body: impl Fn(Range<usize>) + Sync) {
     });
 }
 
+/// Takes part in a call under way on another thread, if one has chunks left and a lane missing; whether it did.
+///
+/// For threads that wait for something else: on a machine with few processors, one that spins beside the lanes takes from them what it
+/// could give.
+#[inline]
+pub fn help() -> bool {
+    pool::help()
+}
+
 /// Calls `body(index, range)` for every block of `block` indices of `0..n` (the last may be shorter), in parallel.
 ///
 /// The partition is the same for any number of lanes, so partial sums kept by block index and added in order

@@ -107,6 +107,8 @@ struct Pool {
     wake: Condvar,
     /// Grows with every job and every change of the number of lanes; idle lanes spin on it.
     version: AtomicUsize,
+    /// Jobs in the list, for those who look in passing.
+    open: AtomicUsize,
 }
 
 struct State {
@@ -134,6 +136,7 @@ fn create_pool() -> &'static Pool {
         state: Mutex::new(state),
         wake: Condvar::new(),
         version: AtomicUsize::new(0),
+        open: AtomicUsize::new(0),
     }));
     let null = std::ptr::null_mut();
     let winner = match POOL.compare_exchange(null, made, Ordering::AcqRel, Ordering::Acquire) {
@@ -171,6 +174,22 @@ pub fn count_changed() {
         pool.version.fetch_add(1, Ordering::Release);
         drop(state);
         pool.wake.notify_all();
+    }
+}
+
+/// Joins an open job, if there is one with a seat free.
+pub fn help() -> bool {
+    // SAFETY: a non-null POOL is never freed.
+    let Some(pool) = (unsafe { POOL.load(Ordering::Acquire).as_ref() }) else { return false };
+    if pool.open.load(Ordering::Relaxed) == 0 || inside() {
+        return false;
+    }
+    match pool.join_job(1) {
+        Some(job) => {
+            job.work();
+            true
+        }
+        None => false,
     }
 }
 
@@ -217,6 +236,7 @@ impl Pool {
             state.threads += 1;
         }
         state.jobs.push(job.clone());
+        self.open.store(state.jobs.len(), Ordering::Relaxed);
         self.version.fetch_add(1, Ordering::Release);
         let sleeping = state.sleeping;
         let in_excess = state.threads > lanes - 1;
@@ -236,6 +256,7 @@ impl Pool {
         let mut state = lock(&self.state);
         if let Some(at) = state.jobs.iter().position(|j| Arc::ptr_eq(j, job)) {
             state.jobs.swap_remove(at);
+            self.open.store(state.jobs.len(), Ordering::Relaxed);
         }
     }
 

@@ -361,6 +361,8 @@ pub fn binary_kernel(op: Binary, dtype: DType, form: Form) -> BinaryFn {
     }
 }
 
+/// Both values are read before one is taken: choosing between their places would be a branch for each element.
+#[inline(always)]
 unsafe fn select_loop<T: Elem>(cond: *const T, a: *const T, b: *const T, scalars: u8, out: *mut T, n: usize) {
     // SAFETY: the caller's pointers are valid for n elements (one where `scalars` says), out disjoint.
     unsafe {
@@ -380,19 +382,22 @@ unsafe fn select_loop<T: Elem>(cond: *const T, a: *const T, b: *const T, scalars
             0 => {
                 let (a, b) = (std::slice::from_raw_parts(a, n), std::slice::from_raw_parts(b, n));
                 for (((o, c), a), b) in out.iter_mut().zip(cond).zip(a).zip(b) {
-                    *o = if on(*c) { *a } else { *b };
+                    let (a, b) = (*a, *b);
+                    *o = if on(*c) { a } else { b };
                 }
             }
             1 => {
                 let a = *a;
                 for ((o, c), b) in out.iter_mut().zip(cond).zip(std::slice::from_raw_parts(b, n)) {
-                    *o = if on(*c) { a } else { *b };
+                    let b = *b;
+                    *o = if on(*c) { a } else { b };
                 }
             }
             2 => {
                 let b = *b;
                 for ((o, c), a) in out.iter_mut().zip(cond).zip(std::slice::from_raw_parts(a, n)) {
-                    *o = if on(*c) { *a } else { b };
+                    let a = *a;
+                    *o = if on(*c) { a } else { b };
                 }
             }
             _ => {

@@ -262,15 +262,20 @@ fn make_ready(task: Arc<Task>) {
     wait::notify();
 }
 
+/// How often an idle worker looks before it sleeps. Few: on a small machine it takes the place of a lane.
+const SPINS: usize = 20;
+
+/// One for two lanes: an operation spreads over the lanes by itself, and waiting threads run what is ready as well, so that more
+/// workers would only take processors from each other.
 fn worker_count() -> usize {
     static COUNT: OnceLock<usize> = OnceLock::new();
     *COUNT.get_or_init(|| {
         let asked = std::env::var("MXNET_CPU_WORKER_NTHREADS").ok().and_then(|v| v.parse::<usize>().ok());
-        asked.filter(|n| *n > 0).unwrap_or_else(|| mxrs_lanes::count().clamp(1, 8))
+        asked.filter(|n| *n > 0).unwrap_or_else(|| (mxrs_lanes::count() / 2).clamp(1, 8))
     })
 }
 
-/// A worker's life: take what is ready, look again for a few tens of microseconds, then sleep.
+/// A worker's life: take what is ready, lend a hand to what others compute, look again for some ten microseconds, then sleep.
 fn work() {
     let shared = shared();
     loop {
@@ -280,8 +285,12 @@ fn work() {
             if let Some(task) = ready.tasks.pop() {
                 break task;
             }
-            if spins < 200 {
+            if spins < SPINS {
                 drop(ready);
+                if mxrs_lanes::help() {
+                    spins = 0;
+                    continue;
+                }
                 spins += 1;
                 for _ in 0..64 {
                     std::hint::spin_loop();

@@ -44,7 +44,7 @@ fn wait_until(deadline: Option<Instant>, done: impl Fn() -> bool) -> Waited {
         if done() {
             return Waited::Done;
         }
-        if help() {
+        if mxrs_lanes::help() || help() {
             spins = 0;
         } else if spins < 100 {
             spins += 1;

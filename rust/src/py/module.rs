@@ -3,7 +3,9 @@
 use super::call;
 use super::convert::{self, IntoPy, exceptions};
 use super::object::{self, bound, extract, set_link};
-use super::symbol::{self, set_symbol_class, symbol_from_json, symbol_function, symbol_group, symbol_variable};
+use super::symbol::{
+    self, set_symbol_class, symbol_from_json, symbol_function, symbol_group, symbol_methods, symbol_variable,
+};
 use crate::array::{self, Array, CustomGrad, GradReq, Link, Node};
 use crate::device::Context;
 use crate::engine::{self, Waited};
@@ -506,6 +508,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
         before_fork after_fork_in_parent after_fork_in_child lane_count
         similar_ops complete_shapes list_ops
         set_symbol_class symbol_variable symbol_group symbol_from_json symbol_function
+        symbol_methods
     }
     Ok(())
 }

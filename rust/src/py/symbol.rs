@@ -136,6 +136,9 @@ impl SymbolBase {
     fn _find<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Any<'py>> {
         wrap(py, self.symbol.find(name).py(py)?)
     }
+    fn _assign(&mut self, other: PyRef<'_, SymbolBase>) {
+        self.symbol = other.symbol.clone();
+    }
     fn _copy<'py>(&self, py: Python<'py>) -> PyResult<Any<'py>> {
         wrap(py, self.symbol.copy())
     }
@@ -238,6 +241,12 @@ pub fn symbol_group<'py>(py: Python<'py>, members: Vec<PyRef<'py, SymbolBase>>) 
 #[pyfunction]
 pub fn symbol_from_json<'py>(py: Python<'py>, text: &str) -> PyResult<Any<'py>> {
     wrap(py, graph::load(text).py(py)?)
+}
+
+/// The methods that are operators: (name, operator).
+#[pyfunction]
+pub fn symbol_methods() -> Vec<(&'static str, &'static str)> {
+    registry::all().iter().flat_map(|op| op.methods.iter().map(|name| (*name, op.name))).collect()
 }
 
 /// A function that makes nodes: its operator, and what its nodes are named after.

@@ -1,5 +1,15 @@
-"""Layers that MXNet kept in `gluon.contrib`."""
+"""Layers and tools that MXNet kept in `gluon.contrib`."""
+
+import importlib
+from typing import Any
 
 from . import nn
 
-__all__ = ["nn"]
+__all__ = ["estimator", "nn"]
+
+
+def __getattr__(name: str) -> Any:
+    # The estimator needs metrics and optimizers, which layers do not.
+    if name == "estimator":
+        return importlib.import_module(".estimator", __name__)
+    raise AttributeError(f"module '{__name__}' has no attribute {name!r}")

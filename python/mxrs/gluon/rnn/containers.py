@@ -168,16 +168,12 @@ class DropoutCell(HybridRecurrentCell):
         merge_outputs: bool | None = None,
         valid_length: Any = None,
     ) -> tuple[Any, list[Any]]:
-        """See `RecurrentCell.unroll`; a sequence in one array is dropped at once."""
+        """See `RecurrentCell.unroll`; a sequence in one array is dropped at once, and nothing needs masking."""
         self.reset()
-        F, sequence, axis, _ = as_sequence(length, inputs, layout, merge_outputs)
+        _, sequence, _, _ = as_sequence(length, inputs, layout, merge_outputs)
         if is_one(sequence):
-            outputs, states = self(sequence, [])
-        else:
-            outputs, states = [self(step, [])[0] for step in sequence], []
-        if valid_length is not None:
-            outputs = mask_sequence(F, outputs, length, valid_length, axis, merge_outputs)
-        return outputs, states
+            return self(sequence, [])
+        return [self(step, [])[0] for step in sequence], []
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(rate={self._rate}, axes={self._axes})"
@@ -262,7 +258,9 @@ class ZoneoutCell(ModifierCell):
 
         if self.zoneout_outputs:
             keep = mask(self.zoneout_outputs, output)
-            before = self._prev_output if self._prev_output is not None else F.zeros_like(output)
+            # Tracing leaves Symbols here, which are no outputs of the sequence that arrays come from.
+            known = isinstance(self._prev_output, type(output))
+            before = self._prev_output if known else F.zeros_like(output)
             output = F.where(keep, output, before)
         if self.zoneout_states:
             new = [

@@ -119,7 +119,7 @@ fn by_columns<T: Real>(g: &ConvGeom, dy: &[T], w: &[T], accumulate: bool, dx: &m
                     if !accumulate {
                         target.fill(T::ZERO);
                     }
-                    mxrs_simd::vectorize(|| add_columns(g, columns, target));
+                    mxrs_simd::vectorize(#[inline(always)] || add_columns(g, columns, target));
                 }
             });
         });
@@ -185,7 +185,7 @@ pub fn weight_grad<T: Real>(g: &ConvGeom, x: &[T], dy: &[T], accumulate: bool, d
             }
             for partial in sums.chunks_exact(len) {
                 let partial = &partial[range.clone()];
-                mxrs_simd::vectorize(|| out.iter_mut().zip(partial).for_each(|(o, p)| *o += *p));
+                mxrs_simd::vectorize(#[inline(always)] || out.iter_mut().zip(partial).for_each(|(o, p)| *o += *p));
             }
         });
     });
@@ -258,7 +258,7 @@ pub fn bias_grad<T: Real>(filters: usize, plane: usize, dy: &[T], accumulate: bo
     mxrs_lanes::for_each(filters, grain, |range| {
         for f in range {
             let rows = dy.chunks_exact(image.max(1)).map(|image| &image[f * plane..(f + 1) * plane]);
-            let sum: f64 = rows.map(|row| mxrs_simd::vectorize(|| sum_row(row))).sum();
+            let sum: f64 = rows.map(|row| mxrs_simd::vectorize(#[inline(always)] || sum_row(row))).sum();
             // SAFETY: one filter, one call.
             let db = unsafe { &mut out.slice(f..f + 1)[0] };
             *db = if accumulate { T::from_f64(db.to_f64() + sum) } else { T::from_f64(sum) };

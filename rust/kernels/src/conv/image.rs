@@ -127,7 +127,7 @@ impl<T: Real> Source<T> for Patches<'_, T> {
             line += len;
         }
         let taps = &self.taps[depth];
-        mxrs_simd::vectorize(|| match width {
+        mxrs_simd::vectorize(#[inline(always)] || match width {
             32 => copy_runs::<T, 32>(self.image, taps, &runs, panel),
             16 => copy_runs::<T, 16>(self.image, taps, &runs, panel),
             8 => copy_runs::<T, 8>(self.image, taps, &runs, panel),
@@ -188,7 +188,7 @@ impl<T: Real> Source<T> for Taps<'_, T> {
             }
         }
         let longest = runs.iter().map(|r| r.len).max().unwrap_or(0);
-        mxrs_simd::vectorize(|| match longest {
+        mxrs_simd::vectorize(#[inline(always)] || match longest {
             0..=1 => self.gather::<1>(depth, width, &runs, panel),
             2..=4 => self.gather::<4>(depth, width, &runs, panel),
             5..=8 => self.gather::<8>(depth, width, &runs, panel),

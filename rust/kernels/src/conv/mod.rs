@@ -137,7 +137,9 @@ macro_rules! conv_real {
                 forward_real(g, x, w, bias, accumulate, y);
             }
             fn data_grad(g: &ConvGeom, dy: &[$T], w: &[$T], accumulate: bool, dx: &mut [$T]) {
-                if !dx.is_empty() {
+                if depthwise::is_depthwise(g) && g.stride != [1; 3] {
+                    depthwise::data_grad(g, dy, w, accumulate, dx);
+                } else if !dx.is_empty() {
                     backward::data_grad(g, dy, w, accumulate, dx);
                 }
             }

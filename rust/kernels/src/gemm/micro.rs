@@ -71,6 +71,14 @@ unsafe fn tile<T: Real, S: Vector<T>, const MR: usize, const NV: usize>(t: &Tile
     unsafe {
         let mut acc = [[S::splat(T::ZERO); NV]; MR];
         let (mut a, mut b) = (t.a, t.b);
+        if t.beta != T::ZERO || t.depth > 64 {
+            // The rows of C lie far apart: they are fetched while the sums are made.
+            for i in 0..MR {
+                let row = t.c.wrapping_add(i * t.c_step);
+                prefetch(row);
+                prefetch(row.wrapping_add(NV * S::LANES - 1));
+            }
+        }
         for _ in 0..t.depth {
             let mut bv = [S::splat(T::ZERO); NV];
             for (j, v) in bv.iter_mut().enumerate() {
@@ -101,6 +109,18 @@ unsafe fn tile<T: Real, S: Vector<T>, const MR: usize, const NV: usize>(t: &Tile
             }
         }
     }
+}
+
+/// Asks for the cache line at `p`, which need not be memory of ours.
+#[inline(always)]
+fn prefetch<T>(p: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch reads nothing and never faults.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(p.cast())
+    };
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = p;
 }
 
 /// # Safety

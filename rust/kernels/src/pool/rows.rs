@@ -1,83 +1,42 @@
-//! Pooling of channels-first data, a row of the output at a time, in vectors along the row.
+//! Pooling of channels-first data and the gradient of sums: rows of a window first, then its columns.
 //!
-//! Sums and maxima are taken over the rows of a window first and then over its columns; gradients go the other way. The rows in
-//! between lie in buffers with a border, so that no column needs a bounds test. Strides of 1 and 2 run in vectors,
-//! larger ones gather. Data with channels last needs none of this and stays with the parent module.
+//! Everything runs over whole rows, or over many rows at once: the rows in between lie in a buffer with their border, each as
+//! long as the others, so that one tap of all outputs is one loop without bounds tests. The gradient of the maximum needs
+//! the places and has a room of its own ([`super::planes`]); data with channels last stays with the parent module.
 
-use super::{PoolGeom, PoolKind};
+use super::{PoolGeom, PoolKind, Scales};
 use crate::gemm::micro::Real;
-use crate::gemm::pack::with_buffer;
 use std::ops::Range;
 
-/// Windows wider than this are reduced one by one.
-const MAX_KERNEL: usize = 8;
+/// Elements of buffered rows that are worked on together: they stay in the first-level cache.
+const BLOCK: usize = 4096;
 
-/// Largest windows whose greatest place is found by comparing tap numbers.
-const MAX_TAPS: usize = 64;
+/// Windows wider than this are reduced one by one where there are fewer outputs than [`FEW`].
+const WIDE: usize = 8;
+const FEW: usize = 16;
 
-/// Elements behind a buffer's last row that whole vectors may touch.
-const SLACK: usize = 64;
-
-/// Whether [`sum_grad`] takes this geometry.
-pub fn has_sum_grad(g: &PoolGeom) -> bool {
-    g.inner == 1 && g.kernel[2] <= MAX_KERNEL
-}
-
-/// Whether [`max_grad`] takes this geometry.
-pub fn has_max_grad(g: &PoolGeom) -> bool {
-    g.inner == 1 && g.kernel[2] <= MAX_KERNEL && g.kernel.iter().product::<usize>() <= MAX_TAPS
-}
-
-/// The number of columns computed together: no wider than the row needs.
-macro_rules! by_width {
-    ($columns:expr, $run:ident::<$T:ident>($($arg:expr),*)) => {
-        match $columns {
-            0..=4 => $run::<$T, 4>($($arg),*),
-            5..=8 => $run::<$T, 8>($($arg),*),
-            _ => $run::<$T, 16>($($arg),*),
-        }
-    };
-}
-
-/// `to[i] = f(to[i], from[i])`, in vectors down to short rests.
-#[inline(always)]
-fn zip_rows<T: Real>(to: &mut [T], from: &[T], f: impl Fn(T, T) -> T + Copy) {
-    #[inline(always)]
-    fn whole<'a, T: Real, const N: usize>(
-        to: &'a mut [T],
-        from: &'a [T],
-        f: impl Fn(T, T) -> T,
-    ) -> (&'a mut [T], &'a [T]) {
-        let ((to, to_rest), (from, from_rest)) = (to.as_chunks_mut::<N>(), from.as_chunks::<N>());
-        for (to, from) in to.iter_mut().zip(from) {
-            for i in 0..N {
-                to[i] = f(to[i], from[i]);
-            }
-        }
-        (to_rest, from_rest)
-    }
-    let len = to.len().min(from.len());
-    let (to, from) = whole::<T, 16>(&mut to[..len], &from[..len], f);
-    let (to, from) = whole::<T, 8>(to, from, f);
-    let (to, from) = whole::<T, 4>(to, from, f);
-    to.iter_mut().zip(from).for_each(|(t, v)| *t = f(*t, *v));
-}
-
-/// The sizes of buffered rows: columns with their border, and room for the last vector.
+/// The sizes of buffered rows.
+#[derive(Clone, Copy)]
 struct Row {
-    /// Data columns some window sees.
-    seen: usize,
-    pad: usize,
-    len: usize,
+    /// Outputs of a row; those beyond the image are computed like the others and thrown away.
+    outs: usize,
+    /// Data columns of a row, with the border: `outs` strides.
+    columns: usize,
 }
 
 impl Row {
+    #[inline(always)]
     fn new(g: &PoolGeom) -> Row {
-        let reach = (g.out_dims[2] - 1) * g.stride[2] + g.kernel[2];
-        let seen = g.in_dims[2].min(reach.saturating_sub(g.pad[2]));
-        // A vector of outputs may begin at the last one.
-        let len = reach.max(g.in_dims[2] + g.pad[2]) + 17 * g.stride[2] + SLACK;
-        Row { seen, pad: g.pad[2], len }
+        let outs = crate::planes::buffered(&g.windows(), 2);
+        Row { outs, columns: outs * g.stride[2] }
+    }
+}
+
+/// `to[i] = f(to[i], from[i])`.
+#[inline(always)]
+fn zip_rows<T: Real>(to: &mut [T], from: &[T], f: impl Fn(T, T) -> T + Copy) {
+    for (t, v) in to.iter_mut().zip(from) {
+        *t = f(*t, *v);
     }
 }
 
@@ -88,128 +47,172 @@ fn window_rows(g: &PoolGeom, d: usize, h: usize) -> impl Iterator<Item = usize> 
     g.window(0, d).flat_map(move |in_d| hs.clone().map(move |in_h| in_d * height + in_h))
 }
 
-/// One image: `y[o] = f(... f(start, map(x))) over the window`, times the scale of its place for averages.
+/// Output rows of [`forward`] that are computed together.
+fn block_rows(g: &PoolGeom) -> usize {
+    (BLOCK / Row::new(g).columns).max(1)
+}
+
+/// Elements of the buffer [`forward`] works in.
+pub fn forward_buffer(g: &PoolGeom) -> usize {
+    let row = Row::new(g);
+    block_rows(g) * (row.columns + row.outs) + g.kernel[2] + g.stride[2]
+}
+
+/// Images one after the other: `y[o] = f(... f(start, map(x))) over the window`, times the scale of its place for averages.
 #[inline(always)]
 pub fn forward<T: Real>(
     g: &PoolGeom,
     kind: PoolKind,
     start: T,
-    (image, y): (&[T], &mut [T]),
+    (x, y): (&[T], &mut [T]),
+    (buffer, scales): (&mut [T], &mut Scales<T>),
     map: impl Fn(T) -> T + Copy,
     f: impl Fn(T, T) -> T + Copy,
 ) {
-    let (row, columns) = (Row::new(g), g.out_dims[2]);
-    let width = g.in_dims[2];
-    with_buffer(row.len, |buffer: &mut [T]| {
-        buffer.fill(start);
-        let (mut count, mut scales) = (0, Vec::new());
-        for (i, y) in y.chunks_exact_mut(columns).enumerate() {
-            let at = (i / g.out_dims[1], i % g.out_dims[1]);
-            let sums = &mut buffer[row.pad..row.pad + row.seen];
-            sums.fill(start);
-            for r in window_rows(g, at.0, at.1) {
-                zip_rows(sums, &image[r * width..r * width + row.seen], |o, v| f(o, map(v)));
+    let (row, columns, width, pad) = (Row::new(g), g.out_dims[2], g.in_dims[2], g.pad[2]);
+    let per_image = g.out_dims[0] * g.out_dims[1];
+    let block = block_rows(g);
+    let (down, across) = buffer.split_at_mut(block * row.columns + g.kernel[2] + g.stride[2]);
+    down.fill(start);
+    for (i, y) in y.chunks_mut(block * columns).enumerate() {
+        let first = i * block;
+        let rows = y.len() / columns;
+        for (r, to) in down.chunks_exact_mut(row.columns).enumerate().take(rows) {
+            let (n, at) = ((first + r) / per_image, (first + r) % per_image);
+            let image = &x[n * g.in_image()..];
+            let to = &mut to[pad..pad + width];
+            let mut fresh = true;
+            for from in window_rows(g, at / g.out_dims[1], at % g.out_dims[1]) {
+                let from = &image[from * width..(from + 1) * width];
+                if fresh {
+                    zip_rows(to, from, |_, v| f(start, map(v)));
+                    fresh = false;
+                } else {
+                    zip_rows(to, from, |o, v| f(o, map(v)));
+                }
             }
-            if g.kernel[2] > MAX_KERNEL {
+            if fresh {
+                to.fill(start);
+            }
+        }
+        if g.kernel[2] > WIDE && columns < FEW {
+            for (y, from) in y.chunks_exact_mut(columns).zip(down.chunks_exact(row.columns)) {
                 for (w, y) in y.iter_mut().enumerate() {
-                    let window = &buffer[w * g.stride[2]..w * g.stride[2] + g.kernel[2]];
+                    let window = &from[w * g.stride[2]..w * g.stride[2] + g.kernel[2]];
                     let mut parts = [start; 16];
                     for chunk in window.chunks(16) {
                         zip_rows(&mut parts, chunk, f);
                     }
                     *y = parts.into_iter().fold(start, f);
                 }
-            } else {
-                by_width!(columns, across::<T>(g, start, buffer, y, f));
             }
-            if matches!(kind, PoolKind::Avg { .. }) {
-                g.update_scales(kind, at, &mut count, &mut scales);
-                zip_rows(y, &scales, |v, scale| v * scale);
-            }
-        }
-    });
-}
-
-/// `y[w] = f over k of row[w * stride + k]`, `W` columns at a time.
-#[inline(always)]
-fn across<T: Real, const W: usize>(
-    g: &PoolGeom,
-    start: T,
-    row: &[T],
-    y: &mut [T],
-    f: impl Fn(T, T) -> T + Copy,
-) {
-    let (stride, kernel) = (g.stride[2], g.kernel[2]);
-    for (i, y) in y.chunks_mut(W).enumerate() {
-        let from = &row[i * W * stride..];
-        let mut best = [start; W];
-        match stride {
-            1 => {
-                for k in 0..kernel {
-                    let seen = &from[k..k + W];
-                    for j in 0..W {
-                        best[j] = f(best[j], seen[j]);
-                    }
-                }
-            }
-            2 => {
-                for k in 0..kernel / 2 {
-                    let seen = &from[2 * k..2 * k + 2 * W];
-                    for j in 0..W {
-                        best[j] = f(best[j], f(seen[2 * j], seen[2 * j + 1]));
-                    }
-                }
-                if kernel % 2 == 1 {
-                    let seen = &from[kernel - 1..kernel - 1 + 2 * W];
-                    for j in 0..W {
-                        best[j] = f(best[j], seen[2 * j]);
-                    }
-                }
-            }
-            _ => {
-                for (j, best) in best.iter_mut().enumerate().take(y.len()) {
-                    let window = &from[j * stride..j * stride + kernel];
-                    *best = window.iter().fold(*best, |o, v| f(o, *v));
-                }
+        } else if row.outs == columns {
+            reduce_columns(g, down, y, f);
+        } else {
+            let across = &mut across[..rows * row.outs];
+            reduce_columns(g, down, across, f);
+            for (y, from) in y.chunks_exact_mut(columns).zip(across.chunks_exact(row.outs)) {
+                y.copy_from_slice(&from[..columns]);
             }
         }
-        match y.as_mut_array::<W>() {
-            Some(y) => *y = best,
-            None => y.copy_from_slice(&best[..y.len()]),
+        if matches!(kind, PoolKind::Avg { .. }) {
+            for (r, y) in y.chunks_exact_mut(columns).enumerate() {
+                let at = (first + r) % per_image;
+                let scales = scales.at(g, kind, (at / g.out_dims[1], at % g.out_dims[1]));
+                zip_rows(y, scales, |v, scale| v * scale);
+            }
         }
     }
 }
 
-/// Spreads each output's gradient, scaled, over its window; `dx` is overwritten, or added to.
+/// `out[i] = f over k of from[i * stride + k]`.
 #[inline(always)]
-pub fn sum_grad<T: Real>(g: &PoolGeom, kind: PoolKind, dy: &[T], accumulate: bool, dx: &mut [T]) {
-    let (row, columns, width) = (Row::new(g), g.out_dims[2], g.in_dims[2]);
-    let rows = g.out_dims[0] * g.out_dims[1];
-    let lead = g.kernel[2] + SLACK;
-    // Output rows spread over their columns, and the one at work between borders of zeros.
-    with_buffer(rows * row.len + 2 * lead + columns, |buffer: &mut [T]| {
-        let (spread, scaled) = buffer.split_at_mut(rows * row.len);
-        scaled.fill(T::ZERO);
-        let (mut count, mut scales) = (0, Vec::new());
-        for (i, dy) in dy.chunks_exact(columns).enumerate() {
-            g.update_scales(kind, (i / g.out_dims[1], i % g.out_dims[1]), &mut count, &mut scales);
-            scaled[lead..lead + columns].copy_from_slice(dy);
-            zip_rows(&mut scaled[lead..lead + columns], &scales, |v, scale| v * scale);
-            let to = &mut spread[i * row.len..(i + 1) * row.len];
-            by_width!(columns, spread_row::<T>(g, scaled, lead, to, row.pad + row.seen));
+fn reduce_columns<T: Real>(g: &PoolGeom, from: &[T], out: &mut [T], f: impl Fn(T, T) -> T + Copy) {
+    #[inline(always)]
+    fn taps<T: Real, const S: usize>(from: &[T], kernel: usize, out: &mut [T], f: impl Fn(T, T) -> T + Copy) {
+        let mut k = 1;
+        if S == 2 && kernel > 1 {
+            out.iter_mut().zip(from.as_chunks::<S>().0).for_each(|(o, v)| *o = f(v[0], v[S - 1]));
+            k = 2;
+        } else {
+            out.iter_mut().zip(from.as_chunks::<S>().0).for_each(|(o, v)| *o = v[0]);
         }
-        for (r, dx) in dx.chunks_exact_mut(width).enumerate() {
+        while k < kernel {
+            out.iter_mut().zip(from[k..].as_chunks::<S>().0).for_each(|(o, v)| *o = f(*o, v[0]));
+            k += 1;
+        }
+    }
+    match g.stride[2] {
+        1 => taps::<T, 1>(from, g.kernel[2], out, f),
+        2 => taps::<T, 2>(from, g.kernel[2], out, f),
+        stride => {
+            for (i, o) in out.iter_mut().enumerate() {
+                let window = &from[i * stride..i * stride + g.kernel[2]];
+                *o = window[1..].iter().fold(window[0], |o, v| f(o, *v));
+            }
+        }
+    }
+}
+
+/// Images whose gradients [`sum_grad`] computes together.
+fn group(g: &PoolGeom) -> usize {
+    (BLOCK / (g.out_dims[0] * g.out_dims[1] * Row::new(g).columns)).max(1)
+}
+
+/// Zeros before the rows of gradients.
+fn lead(g: &PoolGeom) -> usize {
+    g.kernel[2]
+}
+
+/// Elements of the buffer [`sum_grad`] works in.
+pub fn sum_grad_buffer(g: &PoolGeom) -> usize {
+    let (row, rows) = (Row::new(g), group(g) * g.out_dims[0] * g.out_dims[1]);
+    lead(g) + rows * (row.outs + 2 * row.columns)
+}
+
+/// Spreads the gradients of sums over their windows, image after image; `dx` is overwritten, or added to.
+#[inline(always)]
+pub fn sum_grad<T: Real>(
+    g: &PoolGeom,
+    kind: PoolKind,
+    dy: &[T],
+    (buffer, scales): (&mut [T], &mut Scales<T>),
+    accumulate: bool,
+    dx: &mut [T],
+) {
+    let (row, columns, width) = (Row::new(g), g.out_dims[2], g.in_dims[2]);
+    let per_image = g.out_dims[0] * g.out_dims[1];
+    let rows = group(g) * per_image;
+    let (scaled, rest) = buffer.split_at_mut(lead(g) + rows * row.outs);
+    let (spread, phases) = rest.split_at_mut(rows * row.columns);
+    scaled.fill(T::ZERO);
+    let groups = dy.chunks(rows * columns).zip(dx.chunks_mut(group(g) * g.in_image()));
+    for (dy, dx) in groups {
+        let rows = dy.len() / columns;
+        for (r, dy) in dy.chunks_exact(columns).enumerate() {
+            let to = &mut scaled[lead(g) + r * row.outs..][..columns];
+            if matches!(kind, PoolKind::Avg { .. }) {
+                let at = r % per_image;
+                let scales = scales.at(g, kind, (at / g.out_dims[1], at % g.out_dims[1]));
+                to.iter_mut().zip(dy).zip(scales).for_each(|((t, v), scale)| *t = *v * *scale);
+            } else {
+                to.copy_from_slice(dy);
+            }
+        }
+        spread_columns(g, &scaled[..lead(g) + rows * row.outs], phases, &mut spread[..rows * row.columns]);
+        for (i, dx) in dx.chunks_exact_mut(width).enumerate() {
+            let (n, r) = (i / (g.in_dims[0] * g.in_dims[1]), i % (g.in_dims[0] * g.in_dims[1]));
             let (ds, hs) = (g.seeing(0, r / g.in_dims[1]), g.seeing(1, r % g.in_dims[1]));
             let mut fresh = !accumulate;
             for d in ds {
                 for h in hs.clone() {
-                    let from = &spread[(d * g.out_dims[1] + h) * row.len + row.pad..][..row.seen];
+                    let at = n * per_image + d * g.out_dims[1] + h;
+                    let from = &spread[at * row.columns + g.pad[2]..][..width];
                     if fresh {
-                        dx[..row.seen].copy_from_slice(from);
-                        dx[row.seen..].fill(T::ZERO);
+                        zip_rows(dx, from, |_, v| v);
                         fresh = false;
                     } else {
-                        zip_rows(&mut dx[..row.seen], from, |t, v| t + v);
+                        zip_rows(dx, from, |t, v| t + v);
                     }
                 }
             }
@@ -217,133 +220,47 @@ pub fn sum_grad<T: Real>(g: &PoolGeom, kind: PoolKind, dy: &[T], accumulate: boo
                 dx.fill(T::ZERO);
             }
         }
-    });
+    }
 }
 
-/// `to[c] = sum of scaled[lead + w] over the w whose window holds column c`, for the first `len` columns at least.
+/// `to[c] = sum of scaled[lead + w] over the w whose window holds column c`, for all rows at once: behind the outputs of each
+/// row stand as many zeros as a window reaches back.
 #[inline(always)]
-fn spread_row<T: Real, const W: usize>(g: &PoolGeom, scaled: &[T], lead: usize, to: &mut [T], len: usize) {
-    let (stride, kernel) = (g.stride[2], g.kernel[2]);
-    if stride > 2 {
+fn spread_columns<T: Real>(g: &PoolGeom, scaled: &[T], phases: &mut [T], to: &mut [T]) {
+    let (stride, kernel, lead, row) = (g.stride[2], g.kernel[2], lead(g), Row::new(g));
+    if stride > 2 || kernel > WIDE && g.out_dims[2] < FEW {
         to.fill(T::ZERO);
-        for (w, v) in scaled[lead..lead + g.out_dims[2]].iter().enumerate() {
-            to[w * stride..w * stride + kernel].iter_mut().for_each(|t| *t += *v);
+        for (to, from) in to.chunks_exact_mut(row.columns).zip(scaled[lead..].chunks_exact(row.outs)) {
+            for (w, v) in from[..g.out_dims[2]].iter().enumerate() {
+                to[w * stride..w * stride + kernel].iter_mut().for_each(|t| *t += *v);
+            }
         }
         return;
     }
-    // Columns of one remainder modulo the stride; beyond the outputs `scaled` has zeros.
-    for first in (0..len.div_ceil(stride)).step_by(W) {
-        let mut sums = [[T::ZERO; W]; 2];
-        for k in 0..kernel {
-            let at = (lead + first).wrapping_sub(k / stride).min(scaled.len() - W);
-            let sum = &mut sums[k % stride];
-            let seen = &scaled[at..at + W];
-            for j in 0..W {
-                sum[j] += seen[j];
-            }
+    // Columns of one remainder modulo the stride.
+    let taps = |phase: usize, to: &mut [T]| {
+        let mut k = phase;
+        if k >= kernel {
+            to.fill(T::ZERO);
         }
-        let to = &mut to[first * stride..(first + W) * stride];
-        if stride == 1 {
-            to.copy_from_slice(&sums[0]);
-        } else {
-            for j in 0..W {
-                to[2 * j] = sums[0][j];
-                to[2 * j + 1] = sums[1][j];
+        while k < kernel {
+            let from = &scaled[lead - k / stride..];
+            if k == phase {
+                zip_rows(to, from, |_, v| v);
+            } else {
+                zip_rows(to, from, |t, v| t + v);
             }
+            k += stride;
         }
+    };
+    if stride == 1 {
+        return taps(0, to);
     }
-}
-
-/// Gives each window's gradient to its first largest number; `dx` is overwritten, or added to.
-#[inline(always)]
-pub fn max_grad<T: Real>(g: &PoolGeom, lowest: T, image: &[T], dy: &[T], accumulate: bool, dx: &mut [T]) {
-    let (stride, pad, width) = (g.stride[2], g.pad[2], g.in_dims[2]);
-    let rows = g.in_dims[0] * g.in_dims[1];
-    // Rows with their columns sorted by remainder modulo the stride: a tap of neighbouring outputs is contiguous.
-    let phase_len = (width + pad).div_ceil(stride).max(g.out_dims[2] + g.kernel[2] / stride) + 16;
-    let row_len = stride * phase_len;
-    with_buffer(2 * rows * row_len, |buffer: &mut [T]| {
-        let (sorted, grads) = buffer.split_at_mut(rows * row_len);
-        sorted.fill(lowest);
-        grads.fill(T::ZERO);
-        for (from, to) in image.chunks_exact(width).zip(sorted.chunks_exact_mut(row_len)) {
-            for phase in 0..stride.min(width) {
-                let (first, at) = first_of_phase(phase, pad, stride, phase_len);
-                let from = from.get(first..).unwrap_or_default();
-                match stride {
-                    1 => to[at..at + from.len()].copy_from_slice(from),
-                    2 => {
-                        let (pairs, rest) = from.as_chunks::<2>();
-                        let to = &mut to[at..at + pairs.len() + rest.len()];
-                        to.iter_mut().zip(pairs).for_each(|(t, pair)| *t = pair[0]);
-                        to[pairs.len()..].copy_from_slice(rest);
-                    }
-                    _ => to[at..].iter_mut().zip(from.iter().step_by(stride)).for_each(|(t, v)| *t = *v),
-                }
-            }
-        }
-        by_width!(g.out_dims[2], give_to_largest::<T>(g, lowest, (sorted, phase_len), dy, grads));
-        for (from, to) in grads.chunks_exact(row_len).zip(dx.chunks_exact_mut(width)) {
-            for phase in 0..stride.min(width) {
-                let (first, at) = first_of_phase(phase, pad, stride, phase_len);
-                let to = to.get_mut(first..).unwrap_or_default();
-                let places = to.chunks_mut(stride).zip(&from[at..]);
-                if accumulate {
-                    places.for_each(|(t, v)| t[0] += *v);
-                } else {
-                    places.for_each(|(t, v)| t[0] = *v);
-                }
-            }
-        }
-    });
-}
-
-/// The first data column of the `phase`-th remainder (counted from the first column), and its place in a sorted row.
-#[inline(always)]
-fn first_of_phase(phase: usize, pad: usize, stride: usize, phase_len: usize) -> (usize, usize) {
-    let column = phase + pad;
-    (phase, column % stride * phase_len + column / stride)
-}
-
-/// Finds the tap of each output's first largest number, then adds the gradient there.
-#[inline(always)]
-fn give_to_largest<T: Real, const W: usize>(
-    g: &PoolGeom,
-    lowest: T,
-    (sorted, phase_len): (&[T], usize),
-    dy: &[T],
-    grads: &mut [T],
-) {
-    let (stride, columns) = (g.stride[2], g.out_dims[2]);
-    let row_len = stride * phase_len;
-    // Where each tap of the output row's first column lies, with its number: floats, to be compared like the data.
-    let mut taps = smallvec::SmallVec::<[(usize, T); MAX_TAPS]>::new();
-    for (i, dy) in dy.chunks_exact(columns).enumerate() {
-        taps.clear();
-        for row in window_rows(g, i / g.out_dims[1], i % g.out_dims[1]) {
-            for k in 0..g.kernel[2] {
-                let number = T::from_i64(taps.len() as i64 + 1);
-                taps.push((row * row_len + k % stride * phase_len + k / stride, number));
-            }
-        }
-        for (first, dy) in (0..).step_by(W).zip(dy.chunks(W)) {
-            let (mut best, mut place, mut given) = ([lowest; W], [T::ZERO; W], [T::ZERO; W]);
-            given[..dy.len()].copy_from_slice(dy);
-            for (at, number) in &taps {
-                let seen = &sorted[at + first..at + first + W];
-                for j in 0..W {
-                    let larger = seen[j] > best[j];
-                    best[j] = if larger { seen[j] } else { best[j] };
-                    place[j] = if larger { *number } else { place[j] };
-                }
-            }
-            for (at, number) in &taps {
-                let to = &mut grads[at + first..at + first + W];
-                for j in 0..W {
-                    to[j] += if place[j] == *number { given[j] } else { T::ZERO };
-                }
-            }
-        }
+    let (even, odd) = phases[..to.len()].split_at_mut(to.len() / 2);
+    taps(0, even);
+    taps(1, odd);
+    for ((to, a), b) in to.as_chunks_mut::<2>().0.iter_mut().zip(even).zip(odd) {
+        *to = [*a, *b];
     }
 }
 
