@@ -450,11 +450,18 @@ class FeedForward:
         module = self._pred_exec
         if module is None or [(d.name, d.shape) for d in module.data_shapes] != shapes:
             module = self._module(data, self.ctx[0])
-            # Labels are inferred from the data, so that none need be given.
-            module.bind(data.provide_data, None, for_training=False)
+            module.bind(data.provide_data, self._label_shapes(module, dict(shapes)), for_training=False)
             self._pred_exec = module
         module.set_params(self.arg_params, self.aux_params or {})
         return module
+
+    def _label_shapes(self, module: Any, shapes: Mapping[str, tuple[int, ...]]) -> Any:
+        """Shapes of the labels, inferred from the data, so that none need be given."""
+        if self.symbol is None:
+            return None
+        inferred = self.symbol.infer_shape_partial(**shapes)[0]
+        known = dict(zip(self.symbol.list_arguments(), inferred))
+        return [(name, known[name]) for name in module.label_names if known.get(name)] or None
 
     def predict(
         self, X: Any, num_batch: int | None = None, return_data: bool = False, reset: bool = True

@@ -182,7 +182,8 @@ for _ in range(3):
 
 
 @pytest.mark.parametrize(
-    "arguments", ["1", "2", "1, pattern='.*weight'", "1, sort=True", "1, stat_func=lambda x: [x.min(), x.max()]"]
+    "arguments",
+    ["1", "2", "1, pattern='.*weight'", "1, sort=True", "1, stat_func=lambda x: [x.min(), x.max()]"],
 )
 def test_monitor_sees_what_mxnets_sees(oracle, arguments):
     found = oracle.check(NETWORK + f"monitor = mx.mon.Monitor({arguments})" + WATCH)["out_found"]

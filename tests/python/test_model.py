@@ -198,18 +198,28 @@ def test_a_store_with_push_and_pull_only():
     grads[1] = [nd.ones((3,)), nd.ones((3,))]
     store = OldStore()
     _update_params_on_kvstore(weights, grads, store, ["a", "b"])
-    assert store.calls == [("push", "a", 2, 0), ("pull", "a", 2, 0), ("push", "b", 2, -1), ("pull", "b", 2, -1)]
+    assert store.calls == [
+        ("push", "a", 2, 0),
+        ("pull", "a", 2, 0),
+        ("push", "b", 2, -1),
+        ("pull", "b", 2, -1),
+    ]
 
 
 def test_batch_end_param_is_a_tuple():
     param = BatchEndParam(epoch=1, nbatch=2, eval_metric=None, locals={"a": 1})
-    assert tuple(param) == (1, 2, None, {"a": 1}) and param._fields == ("epoch", "nbatch", "eval_metric", "locals")
+    assert tuple(param) == (1, 2, None, {"a": 1}) and param._fields == (
+        "epoch",
+        "nbatch",
+        "eval_metric",
+        "locals",
+    )
 
 
 def test_executor_manager_trains():
     X, y = blobs()
     data = mx.io.NDArrayIter(X, y, 30)
-    symbol = network()
+    symbol = network(hidden=16)
     names = [n for n in symbol.list_arguments() if n not in ("data", "softmax_label")]
     manager = DataParallelExecutorManager(
         symbol, [mx.cpu(0), mx.cpu(1)], data, symbol.list_arguments(), names, [], work_load_list=[1, 2]

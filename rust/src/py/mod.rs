@@ -7,6 +7,7 @@ mod arith;
 mod call;
 mod convert;
 mod docs;
+mod exec;
 mod module;
 mod numpy;
 mod object;

@@ -2,6 +2,7 @@
 
 use super::call;
 use super::convert::{self, IntoPy, exceptions};
+use super::exec;
 use super::object::{self, bound, extract, set_link};
 use super::symbol::{
     self, set_symbol_class, symbol_from_json, symbol_function, symbol_group, symbol_methods, symbol_variable,
@@ -494,6 +495,8 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("NDArrayBase", object::make_type(py)?)?;
     m.add("ops", call::functions(py)?)?;
     m.add_class::<symbol::SymbolBase>()?;
+    m.add_class::<exec::ExecutorBase>()?;
+    m.add_class::<exec::CachedOpBase>()?;
     call::install_methods(py)?;
     array::set_origin_hook(origin);
     macro_rules! functions {

@@ -12,6 +12,8 @@ from typing import Any
 from ... import ndarray
 from ...ndarray import NDArray
 from ..hybrid import HybridBlock
+from .cells import GRUCell, LSTMCell, RNNCell
+from .containers import BidirectionalCell, DropoutCell, HybridSequentialRNNCell
 
 __all__ = ["GRU", "LSTM", "RNN"]
 
@@ -96,6 +98,40 @@ class _RNNLayer(HybridBlock):
         if self._dir == 2:
             parts.append("bidirectional")
         return f"{type(self).__name__}({', '.join(parts)})"
+
+    def _collect_params_with_prefix(self, prefix: str = "") -> dict[str, Any]:
+        # The names that files have: those of the cells that `_unfuse` makes.
+        if prefix:
+            prefix += "."
+        found = {}
+        for name, param in self._reg_params.items():
+            place, kind = name.split("_", 1)
+            cell = f"{place[0]}_cell." if self._dir == 2 else ""
+            found[f"{prefix}_unfused.{place[1:]}.{cell}{kind}"] = param
+        return found
+
+    def _unfuse(self) -> HybridSequentialRNNCell:
+        """Cells that compute the same and share the parameters."""
+        if self._projection_size or self._clip:
+            raise NotImplementedError("_unfuse: no cell of gluon.rnn has projections or clips its state")
+        stack = HybridSequentialRNNCell(prefix=self.prefix, params=self.params)
+        width = self._input_size
+        with stack.name_scope():
+            for layer in range(self._num_layers):
+                cells = [self._plain_cell(f"{d}{layer}_", width) for d in ("l", "r")[: self._dir]]
+                stack.add(BidirectionalCell(*cells) if self._dir == 2 else cells[0])
+                if self._dropout > 0 and layer != self._num_layers - 1:
+                    stack.add(DropoutCell(self._dropout))
+                width = self._hidden_size * self._dir
+        return stack
+
+    def _plain_cell(self, prefix: str, width: int) -> Any:
+        if self._mode == "lstm":
+            return LSTMCell(self._hidden_size, input_size=width, prefix=prefix)
+        if self._mode == "gru":
+            return GRUCell(self._hidden_size, input_size=width, prefix=prefix)
+        activation = self._mode.removeprefix("rnn_")
+        return RNNCell(self._hidden_size, activation, input_size=width, prefix=prefix)
 
     def state_info(self, batch_size: int = 0) -> list[dict[str, Any]]:
         """Shape, layout and dtype of each state: (num_layers * directions, batch_size, hidden_size)."""
