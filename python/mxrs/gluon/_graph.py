@@ -147,8 +147,10 @@ class Graph:
 
     def infer_shapes(self, data: Sequence[NDArray]) -> None:
         """Completes the parameters' shapes from those of the inputs."""
-        known = {name: value.shape for name, value in zip(self.data_names, data, strict=True)}
-        arg_shapes, _, aux_shapes = self.symbol.infer_shape_partial(**known)
+        used = [(self.data_names[i], data[i]) for i in self._data]
+        shapes_given = {name: list(value.shape) for name, value in used}
+        types_given = {name: value.dtype for name, value in used}
+        arg_shapes, _, aux_shapes, _ = self.symbol._infer_shape(shapes_given, types_given)
         shapes = dict(zip(self.symbol.list_arguments(), arg_shapes, strict=True))
         shapes.update(zip(self.symbol.list_auxiliary_states(), aux_shapes, strict=True))
         for param in self._params:

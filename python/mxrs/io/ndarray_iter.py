@@ -152,7 +152,7 @@ class NDArrayIter(DataIter):
 
     def _batch(self, first: int, last: int) -> list[NDArray]:
         start, stop = self.cursor, self.cursor + self.batch_size
-        if stop <= 0 or start >= self.num_data:
+        if stop <= 0 or (start >= 0 and self._ends_at(start)):
             raise RuntimeError("NDArrayIter: there is no current batch; call next() or iter_next() first")
         batch = []
         for k, array in enumerate(self.data_list[first:last], first):

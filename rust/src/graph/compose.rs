@@ -15,7 +15,25 @@ pub enum Inits {
     Keep,
 }
 
-/// What the inputs of a call are called in a graph: at least `given` of them where their number is free.
+/// The attribute in which files count the inputs of a variadic operator.
+pub fn counter(op: OpRef) -> Option<&'static str> {
+    op.variadic.filter(|name| *name == "num_args" || op.param_index(name).is_some())
+}
+
+/// How many inputs the texts of a call of a variadic operator ask for: those beyond the given ones become variables.
+pub fn counted(op: OpRef, texts: &Texts) -> Result<usize> {
+    let Some(text) = counter(op).and_then(|name| texts.get(name)) else { return Ok(0) };
+    let count = text.parse().ok().filter(|n: &usize| *n <= MAX_COUNT);
+    count.ok_or_else(|| {
+        let name = op.variadic.unwrap_or_default();
+        Error::op(format!("{}: argument {name} = {text} is not valid; 0 to {MAX_COUNT} is allowed", op.name))
+    })
+}
+
+/// The most inputs that an attribute may ask for.
+const MAX_COUNT: usize = 1 << 16;
+
+/// What the inputs of a call are called in a graph: `given` of them where their number is free.
 pub fn input_names(op: OpRef, attrs: &Attrs, given: usize) -> Vec<String> {
     let fixed = op.input_names.map_or(&[][..], |f| f(attrs));
     if !fixed.is_empty() {
@@ -23,12 +41,7 @@ pub fn input_names(op: OpRef, attrs: &Attrs, given: usize) -> Vec<String> {
     }
     match op.arity(attrs) {
         Some(count) => (0..count).map(|i| op.input_name(i)).collect(),
-        None => {
-            let counted = op.variadic.filter(|n| attrs.has(n)).and_then(|n| attrs.opt_int(n)).unwrap_or(0);
-            // A count beyond the given inputs asks for variables; an absurd one is the caller's to refuse.
-            let count = usize::try_from(counted).unwrap_or(0).min(1 << 16).max(given);
-            (0..count).map(|i| format!("arg{i}")).collect()
-        }
+        None => (0..given).map(|i| format!("arg{i}")).collect(),
     }
 }
 
@@ -36,7 +49,7 @@ pub fn input_names(op: OpRef, attrs: &Attrs, given: usize) -> Vec<String> {
 /// carry its texts.
 pub fn apply(call: Call, texts: Texts, name: &str, given: Vec<Option<Entry>>, inits: Inits) -> Result<NodeRef> {
     let (op, attrs) = (call.op, &call.attrs);
-    let names = input_names(op, attrs, given.len());
+    let names = input_names(op, attrs, given.len().max(counted(op, &texts)?));
     if given.len() > names.len() {
         return Err(Error::op(format!(
             "{}: {} inputs are given; with these attributes it takes {}: {}",

@@ -4,7 +4,7 @@
 //! uses it (`weight_lr_mult`), auxiliary states are left out. [`load`] upgrades all of that; it looks at what it finds
 //! rather than at the version, except where one spelling changed its meaning.
 
-use super::compose::{Inits, apply};
+use super::compose::{Inits, apply, counter};
 use super::names::{COMMON_KEYS, Texts, is_reserved, parse_attrs, stored_key, unknown_key};
 use super::symbol::{Call, Entry, Node, NodeRef, Symbol};
 use crate::ops::registry;
@@ -108,7 +108,7 @@ impl Reader {
         // Attributes that belong to the variable of an input: (input, key, text).
         let mut of_inputs = Vec::new();
         for (key, text) in given {
-            if op.param_index(&key).is_some() || is_reserved(&key) {
+            if op.param_index(&key).is_some() || is_reserved(&key) || counter(op) == Some(key.as_str()) {
                 texts.insert(key, text);
             } else if COMMON_KEYS.contains(&&*key) {
                 texts.insert(stored_key(&key), text);

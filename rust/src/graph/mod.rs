@@ -13,7 +13,7 @@ pub mod passes;
 mod program;
 mod symbol;
 
-pub use compose::{Inits, apply, input_names, refuse_input_key};
+pub use compose::{Inits, apply, counted, counter, input_names, refuse_input_key};
 pub use infer::{Dims, Inferred, Known, infer};
 pub use json::{load, save};
 pub use lower::{Lowered, Wanted, lower};

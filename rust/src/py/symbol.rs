@@ -409,6 +409,9 @@ impl<'py> Given<'py> {
             "attr" => self.attr = (!value.is_none()).then_some(value),
             // Where an array operator writes to; a graph decides that itself.
             "out" => {}
+            _ if graph::counter(op) == Some(key) => {
+                self.texts.insert(key.to_string(), plain_text(&value)?);
+            }
             _ if op.variadic.is_some() && (value.is_instance_of::<PyList>() || symbol_of(&value).is_some()) => {
                 if value.is_instance_of::<PyList>() {
                     return self.positional(value, 0);
@@ -435,18 +438,22 @@ impl<'py> Given<'py> {
     /// Puts inputs of a variadic operator where their names say, and counts them.
     fn count(&mut self) -> PyResult<()> {
         let op = self.called.op;
-        let Some(counter) = op.variadic else { return Ok(()) };
-        if let Some(i) = op.param_index(counter)
-            && self.slots[i].is_none()
+        let given = self.inputs.len() + self.named.len();
+        if let Some(counter) = graph::counter(op)
+            && given > 0
+            && !self.texts.contains_key(counter)
         {
-            let count = (self.inputs.len() + self.named.len()) as i64;
-            if count > 0 {
-                self.slots[i] = Some(op.params[i].coerce(op.name, AttrValue::Int(count)).py(self.py)?);
-                self.texts.insert(counter.to_string(), count.to_string());
+            self.texts.insert(counter.to_string(), given.to_string());
+            if let Some(i) = op.param_index(counter) {
+                self.slots[i] = Some(op.params[i].coerce(op.name, AttrValue::Int(given as i64)).py(self.py)?);
             }
         }
+        if self.named.is_empty() {
+            return Ok(());
+        }
         let attrs = Attrs::from_slots(op, self.slots.clone()).py(self.py)?;
-        let names = graph::input_names(op, &attrs, self.inputs.len() + self.named.len());
+        let count = given.max(graph::counted(op, &self.texts).py(self.py)?);
+        let names = graph::input_names(op, &attrs, count);
         for (key, entry) in std::mem::take(&mut self.named) {
             let Some(i) = names.iter().position(|n| *n == key) else {
                 return Err(raise(self.py, unknown_key(op, &key)));
