@@ -35,4 +35,5 @@ def section(op: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    write_or_check(ROOT / "docs" / "operators.md", HEAD + "\n" + "\n".join(section(op) for op in operators()))
+    shown = [op for op in operators() if not op["hidden"]]
+    write_or_check({ROOT / "docs" / "operators.md": HEAD + "\n" + "\n".join(section(op) for op in shown)})

@@ -1,67 +1,155 @@
-"""Writes the type stub of the operator functions from the registry. `--check` only says whether it is fresh.
+"""Writes the type stubs of the operator functions, from the registry, and of the core, from the built library.
+`--check` only says whether they are fresh.
 
-The functions take tensor inputs by position or keyword, typed parameters by keyword, and `out`.
+The operator functions take tensors and typed parameters by position or keyword, and `out`.
 A module that offers operators can take its types from here by `from ._op_stubs import *` in its own stub.
 """
 
 from __future__ import annotations
 
+import inspect
 import keyword
+from types import BuiltinFunctionType
 from typing import Any
 
 from registry import ROOT, input_names, operators, write_or_check
 
-PATH = ROOT / "python" / "mxrs" / "_op_stubs.pyi"
+PACKAGE = ROOT / "python" / "mxrs"
 
 HEAD = '''"""Types of the operator functions. Written by `make stubs` from the registry; do not edit."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from mxrs.ndarray import NDArray
 
 '''
 
 # How a record's parameter types read in Python. What is not named here takes anything.
-_TYPES = (
-    (("shape", "tuple", "ints"), "int | Sequence[int]"),
-    (("bool",), "bool"),
-    (("float", "double", "real"), "float"),
-    (("int", "long"), "int"),
-    (("string", "str", "{", "enum", "dtype"), "str"),
-)
+_TYPES = {
+    "tuple of int": "int | Sequence[int]",
+    "tuple of float": "float | Sequence[float]",
+    "bool": "bool",
+    "float": "float",
+    "int": "int",
+    "str": "str",
+}
 
 
-def python_type(kind: str, default: object) -> str:
+def python_type(param: dict[str, Any]) -> str:
     """The annotation of a parameter."""
-    lowered = kind.lower()
-    found = next((python for words, python in _TYPES if any(word in lowered for word in words)), "Any")
-    nullable = default is None or default == "None" or "none" in lowered or "optional" in lowered
-    return f"{found} | None" if nullable and found != "Any" else found
+    kind = param["type"].removesuffix(" or None")
+    if kind.startswith("{"):
+        python = f"Literal[{', '.join(repr(word) for word in kind[1:-1].split(', '))}]"
+    else:
+        python = _TYPES.get(kind, "Any")
+    return f"{python} | None" if param["nullable"] and python != "Any" else python
 
 
 def stub(op: dict[str, Any], name: str) -> str:
-    """One function."""
-    inputs = [f"{i}: NDArray" for i in input_names(op) if i.isidentifier()]
-    if len(inputs) != len(input_names(op)):
-        inputs = ["*args: NDArray"]
-    params = []
+    """One function. Tensors come first, then attributes in the record's order; all may be given by position."""
+    if op["variadic"]:
+        given = ["*args: NDArray"]
+    else:
+        # Where attributes say how many tensors there are, only the first is sure to be one.
+        sure = 1 if op["counted"] else len(op["inputs"])
+        given = [
+            f"{i}: NDArray" + ("" if n < sure else " | None = ...") for n, i in enumerate(input_names(op))
+        ]
+    optional = op["counted"]
     for p in op["params"]:
-        annotation = python_type(str(p["type"]), p["default"])
-        params.append(f"{p['name']}: {annotation}" + ("" if p["required"] else " = ..."))
-    star = [] if inputs[:1] == ["*args: NDArray"] else ["*"]
+        optional = optional or not p["required"]
+        given.append(f"{p['name']}: {python_type(p)}" + (" = ..." if optional else ""))
+    if not op["variadic"]:
+        given.append("*")
     tail = ["out: NDArray | Sequence[NDArray] | None = ...", "name: str | None = ...", "**kwargs: Any"]
-    return f"def {name}({', '.join([*inputs, *star, *params, *tail])}) -> Any: ...\n"
+    return f"def {name}({', '.join([*given, *tail])}) -> Any: ...\n"
+
+
+CORE_HEAD = '''"""Types of the compiled core. Written by `make stubs` from the library; do not edit."""
+
+from collections.abc import Callable
+from typing import Any
+
+ops: dict[str, Callable[..., Any]]
+
+class MXNetError(RuntimeError): ...
+class MXNetValueError(MXNetError, ValueError): ...
+class MXNetTypeError(MXNetError, TypeError): ...
+class MXNetIndexError(MXNetError, IndexError): ...
+class MXNetNotImplementedError(MXNetError, NotImplementedError): ...
+
+class NDArrayBase:
+'''
+
+# What the core's parameters are, by name. What is not named here takes anything.
+_CORE_TYPES = {
+    "address": "int",
+    "array": "NDArrayBase",
+    "create_graph": "bool",
+    "device": "tuple[int, int] | None",
+    "flag": "int",
+    "naive": "bool",
+    "name": "str",
+    "on": "bool",
+    "req": "str",
+    "retain": "bool",
+    "seed": "int",
+    "skip": "int",
+    "train": "bool",
+}
+_ATTRIBUTES = {
+    "shape": "tuple[int, ...]",
+    "ndim": "int",
+    "size": "int",
+    "dtype": "Any",
+    "_device": "tuple[int, int]",
+    "_type_flag": "int",
+    "_fresh_grad": "bool",  # the one that can be set
+}
+
+
+def core_function(name: str, function: Any) -> str:
+    """One function of the core, with the parameters its text signature names."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except ValueError:
+        return f"def {name}(*args: Any) -> Any: ...\n"
+    given = [
+        f"{p.name}: {_CORE_TYPES.get(p.name, 'Any')}" + ("" if p.default is p.empty else " = ...")
+        for p in parameters
+    ]
+    return f"def {name}({', '.join(given)}) -> Any: ...\n"
+
+
+def core() -> str:
+    """The stub of the core. Its class has a method per operator that the registry calls one."""
+    from mxrs import _core
+
+    lines = [CORE_HEAD]
+    for name, member in sorted(vars(_core.NDArrayBase).items()):
+        if name in _ATTRIBUTES:
+            read_only = f"    @property\n    def {name}(self) -> {_ATTRIBUTES[name]}: ...\n"
+            lines.append(f"    {name}: bool\n" if name == "_fresh_grad" else read_only)
+        elif callable(member) and name not in ("__new__", "__doc__"):
+            lines.append(f"    def {name}(self, *args: Any, **kwargs: Any) -> Any: ...\n")
+    lines.append("\n")
+    functions = {n: f for n, f in vars(_core).items() if isinstance(f, BuiltinFunctionType) and n[0] != "_"}
+    lines += [core_function(name, functions[name]) for name in sorted(functions)]
+    return "".join(lines)
 
 
 def main() -> None:
     """Gathers every spelling that Python can say."""
     functions: dict[str, str] = {}
     for op in operators():
+        if op["hidden"]:
+            continue
         for name in [op["name"], *op["aliases"]]:
             if name.isidentifier() and not keyword.iskeyword(name):
                 functions.setdefault(name, stub(op, name))
-    write_or_check(PATH, HEAD + "".join(functions[name] for name in sorted(functions)))
+    operations = HEAD + "".join(functions[name] for name in sorted(functions))
+    write_or_check({PACKAGE / "_op_stubs.pyi": operations, PACKAGE / "_core.pyi": core()})
 
 
 if __name__ == "__main__":

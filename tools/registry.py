@@ -18,23 +18,23 @@ def operators() -> list[dict[str, Any]]:
 
 
 def input_names(op: dict[str, Any]) -> list[str]:
-    """Names of an operator's tensor inputs; a record may give them plain or as dictionaries."""
-    return [i if isinstance(i, str) else i["name"] for i in op["inputs"]]
+    """Names of an operator's tensor inputs."""
+    return [name for name, _ in op["inputs"]]
 
 
-def write_or_check(path: Path, text: str) -> None:
-    """Writes a generated file, or with `--check` on the command line exits with 1 where the file on disk is
-    stale.
-    """
+def write_or_check(files: dict[Path, str]) -> None:
+    """Writes generated files, or with `--check` on the command line exits with 1 where one on disk is stale."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--check", action="store_true", help="change nothing; fail if the file is stale")
-    name = path.relative_to(ROOT).as_posix()
-    fresh = path.exists() and path.read_text() == text
-    if parser.parse_args().check:
-        if not fresh:
+    parser.add_argument("--check", action="store_true", help="change nothing; fail if a file is stale")
+    check = parser.parse_args().check
+    stale = {path: text for path, text in files.items() if not path.exists() or path.read_text() != text}
+    for path, text in stale.items():
+        name = path.relative_to(ROOT).as_posix()
+        if check:
             print(f"{name} is stale: run `make stubs docs`", file=sys.stderr)
-            raise SystemExit(1)
-    elif not fresh:
+            continue
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         print(f"wrote {name}")
+    if check and stale:
+        raise SystemExit(1)

@@ -4,9 +4,25 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._core import MXNetError
+from ._core import (
+    MXNetError,
+    MXNetIndexError,
+    MXNetNotImplementedError,
+    MXNetTypeError,
+    MXNetValueError,
+)
 
-__all__ = ["MXNetError", "NotImplementedForSymbol", "integer_types", "numeric_types", "string_types"]
+__all__ = [
+    "MXNetError",
+    "MXNetIndexError",
+    "MXNetNotImplementedError",
+    "MXNetTypeError",
+    "MXNetValueError",
+    "NotImplementedForSymbol",
+    "integer_types",
+    "numeric_types",
+    "string_types",
+]
 
 string_types = (str,)
 integer_types = (int, np.integer)

@@ -1,8 +1,8 @@
 """The child of `child.CallServer`: calls operators as told, one JSON line per call, and says how each ended.
 
 A request is {"op", "inputs": [array...], "attrs": {...}, "out": array | {"alias": i} | null}. An array is
-{"shape", "dtype", "fill"} where fill is a number, "nan", "inf", "-inf", "ramp" (0, 1, 2, ... cut to the type)
-or a list of such that is repeated. An input may also be {"raw": value}: passed as it is. In attrs, {"tuple":
+{"shape", "dtype", "fill"} where fill is a number, "nan", "inf", "-inf", "ramp" (0, 1, 2, ... cut to the type),
+a list of such that is repeated, or {"low", "high", "integer"}: values spread over low..high. An input may also be {"raw": value}: passed as it is. In attrs, {"tuple":
 [...]} is a tuple and {"float": "nan"} a float.
 """
 
@@ -23,6 +23,10 @@ def _array(mx: Any, np: Any, spec: dict[str, Any]) -> Any:
     with np.errstate(all="ignore"):
         if fill == "ramp":
             values = np.arange(size) % 7
+        elif isinstance(fill, dict):
+            # Multiples of the golden ratio, which fill the range evenly and never repeat.
+            values = fill["low"] + (fill["high"] - fill["low"]) * (np.arange(size) * 0.6180339887 % 1)
+            values = np.floor(values) if fill["integer"] else values
         else:
             pattern = [float(v) for v in (fill if isinstance(fill, list) else [fill])]
             values = np.resize(np.array(pattern), size)

@@ -79,7 +79,11 @@ def _is_number(kind: str) -> bool:
 
 def _request(op: dict[str, Any], sample: dict[str, Any]) -> dict[str, Any]:
     inputs = [
-        {"shape": list(i["shape"]), "dtype": i["dtype"], "fill": i.get("fill", "ramp")}
+        {
+            "shape": list(i["shape"]),
+            "dtype": i["dtype"],
+            "fill": {k: i[k] for k in ("low", "high", "integer")},
+        }
         for i in sample["inputs"]
     ]
     return {"op": op["name"], "inputs": inputs, "attrs": _plain(sample["attrs"])}

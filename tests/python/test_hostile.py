@@ -118,7 +118,12 @@ def test_cases_cover_every_class() -> None:
             {"name": "repeats", "type": "int", "default": None, "required": True},
             {"name": "axis", "type": "int or None"},
         ],
-        "samples": [{"inputs": [{"shape": [2, 3], "dtype": "float32"}], "attrs": {"repeats": 2}}],
+        "samples": [
+            {
+                "inputs": [{"shape": [2, 3], "dtype": "float32", "low": -1.0, "high": 1.0, "integer": False}],
+                "attrs": {"repeats": 2},
+            }
+        ],
     }
     names = [name for name, _ in bad_calls(op)]
     for part in (

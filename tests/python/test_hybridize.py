@@ -243,8 +243,8 @@ class Shapes(gluon.HybridBlock):
         joined = F.concat(left, right * 2, part, zero, dim=1)
         turned = F.transpose(joined, axes=(0, 2, 1)).reshape((0, -1))
         stacked = F.stack(left.sum(axis=1), right.mean(axis=1), axis=1)
-        wide = F.broadcast_add(stacked.expand_dims(1), F.slice(x, begin=(None, 0, None), end=(None, 2, None)))
-        return turned, F.slice_like(wide, left), F.broadcast_like(x.sum(axis=2, keepdims=True), x), F.reverse(x, axis=2)
+        wide = F.broadcast_add(stacked.sum(axis=1).expand_dims(1), F.slice(x, begin=(None, 0, 1), end=(None, 3, None)))
+        return turned, F.slice_like(wide, left, axes=(0, 1)), F.broadcast_like(x.sum(axis=2, keepdims=True), x), F.reverse(x, axis=2)
 
 
 class Nested(gluon.HybridBlock):
@@ -309,7 +309,7 @@ class Reuse(gluon.HybridBlock):
             self.norm = nn.BatchNorm()
 
     def hybrid_forward(self, F, x):
-        return self.norm(x) + self.norm(x * 2 + 1)
+        return x + self.norm(self.norm(x * 3 + 1) + x)
 
 
 def lambdas():

@@ -7,6 +7,7 @@ give what they give on `x.asnumpy()`.
 from __future__ import annotations
 
 import operator
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -70,6 +71,35 @@ def array_ufunc(self: Any, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs:
         return NotImplemented
     plain = (x.asnumpy() if isinstance(x, _Base) else x for x in inputs)
     return getattr(ufunc, method)(*plain, **kwargs)
+
+
+class _OneElement(np.ndarray):
+    """A NumPy array of one element that is a number where one is wanted, as every such array was before NumPy 2.4.
+
+    MXNet's reductions give arrays of shape (1,), and programs print and compare them:
+    `'%.4f' % loss.mean().asnumpy()`, `float(x.asnumpy())`.
+    """
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __complex__(self) -> complex:
+        return complex(self.item())
+
+    def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
+        plain = np.asarray(array)
+        if return_scalar:
+            return plain[()]
+        return plain.view(_OneElement) if plain.size == 1 and plain.ndim else plain
+
+    def __repr__(self) -> str:
+        return repr(np.asarray(self))
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return np.asarray(self).__reduce_ex__(protocol)
 
 
 def convert(value: Any) -> Any:
@@ -167,3 +197,10 @@ def from_numpy(ndarray: np.ndarray, zero_copy: bool = True, array_cls: Any = Non
 
 
 _core.set_converter(lambda value: None if isinstance(value, np.generic) else convert(value))
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)
+    try:
+        float(np.ones(1))
+    except TypeError:
+        _core.set_one_element_class(_OneElement)

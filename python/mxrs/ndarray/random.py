@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..base import MXNetTypeError
 from ..context import current_context
 from ._devices import call_on
 from ._dtypes import NAMES, flag_of
@@ -60,7 +61,7 @@ def _draw(
     """
     unknown = set(where) - {"shape", "dtype", "ctx", "out", "name"}
     if unknown:
-        raise TypeError(f"{scalar}: no argument is named {', '.join(sorted(unknown))}")
+        raise MXNetTypeError(f"{scalar}: no argument is named {', '.join(sorted(unknown))}")
     shape, dtype, out = _given(where["shape"]), _given(where["dtype"]), where["out"]
     extra: dict[str, Any] = {} if out is None else {"out": out}
     if dtype not in (None, "None"):

@@ -6,6 +6,8 @@ import math
 import operator
 from typing import Any
 
+from ..base import MXNetValueError
+
 
 def whole(extent: Any) -> int:
     """An extent as an int; a float is one if it has no fraction.
@@ -33,8 +35,8 @@ def reshaped(shape: tuple[int, ...], codes: tuple[int, ...], reverse: bool = Fal
 
     Raises
     ------
-    ValueError
-        For codes that do not fit, or if the number of elements would change.
+    MXNetValueError
+        (a ValueError) For codes that do not fit, or if the number of elements would change.
     """
     given, wanted = tuple(shape), codes
     if reverse:
@@ -43,8 +45,8 @@ def reshaped(shape: tuple[int, ...], codes: tuple[int, ...], reverse: bool = Fal
     unknown = -1
     at, i = 0, 0
 
-    def fail(reason: str) -> ValueError:
-        return ValueError(f"cannot reshape an array of shape {given} with shape={wanted}: {reason}")
+    def fail(reason: str) -> MXNetValueError:
+        return MXNetValueError(f"cannot reshape an array of shape {given} with shape={wanted}: {reason}")
 
     def take() -> int:
         nonlocal at

@@ -14,7 +14,7 @@ import numpy as np
 
 from .. import ndarray as nd
 from ..ndarray import NDArray
-from ..random import normal
+from ..ndarray.random import normal
 from .optimizer import Index, Optimizer, aggregation_from_environment, as_lists, register, zeros_like_weight
 
 __all__ = ["DCASGD", "LARS", "LBSGD", "NAG", "SGD", "SGLD", "Signum", "Test", "ccSGD"]
@@ -400,9 +400,10 @@ class LBSGD(Optimizer):
         lr = self._get_lr(index)
         wd = self._get_wd(index)
         self._update_count(index)
-        grad = self._accumulated(index, grad)
-        if grad is None:
+        gathered = self._accumulated(index, grad)
+        if gathered is None:
             return
+        grad = gathered
         scale = self._trust_ratio(weight, grad, wd) if self.adaptive else self._warmup_factor(index)
         kwargs = self._fused_arguments()
         if state is None:

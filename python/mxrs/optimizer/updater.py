@@ -171,7 +171,9 @@ class _SavedArray:
         if self.data is None:
             raise pickle.UnpicklingError("optimizer states: an array without its bytes")
         header = struct.pack("<QQQ", _LIST_FILE_MAGIC, 0, 1)
-        return nd.load_frombuffer(header + self.data + struct.pack("<Q", 0))[0]
+        arrays = nd.load_frombuffer(header + self.data + struct.pack("<Q", 0))
+        assert isinstance(arrays, list)  # a file without names
+        return arrays[0]
 
 
 class _StatesUnpickler(pickle.Unpickler):

@@ -1,4 +1,6 @@
 //! Every instruction against plain references (the standard library and `libm` in double precision), for every type.
+//!
+//! length: `reference` is one table with a line per instruction.
 
 use mxrs_base::{DType, Elem, f16};
 use mxrs_simd::{Binary, Unary};

@@ -193,7 +193,8 @@ fn random_leaky(r: &mut Registry) {
             let grad = b.mul(head, factor)?;
             g.first(grad)
         })
-        .cost(|s, _| s.shape(0).size() as f64 * 4.0);
+        .cost(|s, _| s.shape(0).size() as f64 * 4.0)
+        .sample(&[draw(&[2, 3])], &[("lower_bound", 0.1.into()), ("upper_bound", 0.3.into())]);
 }
 
 fn mean(a: &Attrs) -> f64 {

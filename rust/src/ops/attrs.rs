@@ -121,10 +121,10 @@ impl Param {
 
     fn convert(&self, given: &AttrValue) -> Option<AttrValue> {
         use AttrValue as V;
-        if let V::Str(text) = given {
-            if !matches!(self.kind, Kind::Str | Kind::Choice(_)) || (self.nullable && &**text == "None") {
-                return self.parse(text);
-            }
+        if let V::Str(text) = given
+            && (!matches!(self.kind, Kind::Str | Kind::Choice(_)) || (self.nullable && &**text == "None"))
+        {
+            return self.parse(text);
         }
         Some(match (self.kind, given) {
             (_, V::None) if self.nullable => V::None,

@@ -60,7 +60,8 @@ fn constants(r: &mut Registry) {
         .infer(created)
         .kernel(|_| Ok(()))
         .zero_grad()
-        .hidden();
+        .hidden()
+        .sample(&[], &[("shape", [2, 3].into())]);
 }
 
 fn window(r: &mut Registry) {

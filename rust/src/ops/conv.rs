@@ -13,6 +13,7 @@ use mxrs_kernels::conv::{
     Conv, ConvGeom, Window, conv_data_grad, conv_forward, conv_weight_grad, deconv_forward,
 };
 use mxrs_kernels::copy;
+use mxrs_kernels::parts::{bytes_of, bytes_of_mut, units, units_mut};
 use std::borrow::Cow;
 
 const DATA: &str = "_backward_Convolution_data";
@@ -222,9 +223,7 @@ fn channels_first<'a, T: Conv>(a: &Attrs, x: &'a [T], shape: &Shape) -> Cow<'a, 
     }
     let mut out = vec![T::default(); x.len()];
     mxrs_kernels::dispatch_unit!(size_of::<T>(), U => {
-        // SAFETY: a float is as many plain bytes as `U`, with its alignment.
-        let (from, to) = unsafe { (units::<T, U>(x), units_mut::<T, U>(&mut out)) };
-        copy::gather(from, &first_of_last(shape), to);
+        copy::gather(units::<U>(bytes_of(x)), &first_of_last(shape), units_mut(bytes_of_mut(&mut out)));
     });
     Cow::Owned(out)
 }
@@ -237,25 +236,10 @@ fn into_layout<T: Conv>(a: &Attrs, y: &mut [T], shape: &Shape, body: impl FnOnce
     let mut first = vec![T::default(); y.len()];
     body(&mut first);
     mxrs_kernels::dispatch_unit!(size_of::<T>(), U => {
-        // SAFETY: as above.
-        let (from, to) = unsafe { (units::<T, U>(&first), units_mut::<T, U>(y)) };
+        let (from, to) = (units::<U>(bytes_of(&first)), units_mut::<U>(bytes_of_mut(y)));
         // A view of one element would be broadcast; it lies the same in both orders.
         if from.len() == 1 { to.copy_from_slice(from) } else { copy::scatter(from, to, &first_of_last(shape)) }
     });
-}
-
-/// # Safety
-/// `U` has the size and at most the alignment of `T`.
-unsafe fn units<T, U>(x: &[T]) -> &[U] {
-    // SAFETY: the caller's promise; the length in elements is the same.
-    unsafe { std::slice::from_raw_parts(x.as_ptr().cast(), x.len()) }
-}
-
-/// # Safety
-/// As [`units`].
-unsafe fn units_mut<T, U>(x: &mut [T]) -> &mut [U] {
-    // SAFETY: as in `units`; the borrow is exclusive.
-    unsafe { std::slice::from_raw_parts_mut(x.as_mut_ptr().cast(), x.len()) }
 }
 
 // ---- operators ----

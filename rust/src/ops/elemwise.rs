@@ -136,210 +136,183 @@ fn activations(r: &mut Registry) {
         .sample(&[draw(&[2, 3])], &[("a_min", (-0.5).into()), ("a_max", 0.4.into())]);
 }
 
+use Shapes::{Broadcast, Same};
+
+/// Name, other names, shapes, whether it has slopes, doc, formula.
+type Pair = (&'static str, &'static [&'static str], Shapes, bool, &'static str, fn(E, E) -> E);
+
+const PAIRS: &[Pair] = &[
+    (
+        "elemwise_add",
+        &["_Plus", "_add", "_plus", "_sparse_elemwise_add", "_grad_add"],
+        Same,
+        true,
+        "lhs + rhs, of equal shapes.",
+        |a, b| a + b,
+    ),
+    (
+        "elemwise_sub",
+        &["_Minus", "_minus", "_sub", "_sparse_elemwise_sub"],
+        Same,
+        true,
+        "lhs - rhs, of equal shapes.",
+        |a, b| a - b,
+    ),
+    (
+        "elemwise_mul",
+        &["_Mul", "_mul", "_sparse_elemwise_mul"],
+        Same,
+        true,
+        "lhs * rhs, of equal shapes.",
+        |a, b| a * b,
+    ),
+    (
+        "elemwise_div",
+        &["_Div", "_div", "_sparse_elemwise_div"],
+        Same,
+        true,
+        "lhs / rhs, of equal shapes; whole numbers divide toward zero.",
+        |a, b| a / b,
+    ),
+    ("_power", &["_Power"], Same, true, "lhs to the power of rhs, of equal shapes.", |a, b| a.pow(b)),
+    ("_mod", &["_Mod"], Same, true, "lhs modulo rhs, with the sign of rhs.", |a, b| a.modulo(b)),
+    ("_maximum", &["_Maximum"], Same, true, "The larger of lhs and rhs.", |a, b| a.max(b)),
+    ("_minimum", &["_Minimum"], Same, true, "The smaller of lhs and rhs.", |a, b| a.min(b)),
+    ("_hypot", &["_Hypot"], Same, true, "sqrt(lhs^2 + rhs^2).", |a, b| a.hypot(b)),
+    ("_equal", &["_Equal"], Same, false, "1 where lhs = rhs, else 0.", |a, b| a.eq(b)),
+    ("_not_equal", &["_Not_Equal"], Same, false, "1 where lhs != rhs, else 0.", |a, b| a.ne(b)),
+    ("_greater", &["_Greater"], Same, false, "1 where lhs > rhs, else 0.", |a, b| a.gt(b)),
+    ("_greater_equal", &["_Greater_Equal"], Same, false, "1 where lhs >= rhs, else 0.", |a, b| a.ge(b)),
+    ("_lesser", &["_Lesser"], Same, false, "1 where lhs < rhs, else 0.", |a, b| a.lt(b)),
+    ("_lesser_equal", &["_Lesser_Equal"], Same, false, "1 where lhs <= rhs, else 0.", |a, b| a.le(b)),
+    ("_logical_and", &["_Logical_And"], Same, false, "1 where both are not zero, else 0.", |a, b| a.and(b)),
+    ("_logical_or", &["_Logical_Or"], Same, false, "1 where either is not zero, else 0.", |a, b| a.or(b)),
+    ("_logical_xor", &["_Logical_Xor"], Same, false, "1 where exactly one is not zero, else 0.", |a, b| {
+        a.xor(b)
+    }),
+    (
+        "broadcast_add",
+        &["broadcast_plus", "_sparse_broadcast_add", "_sparse_broadcast_plus"],
+        Broadcast,
+        true,
+        "lhs + rhs with broadcasting.",
+        |a, b| a + b,
+    ),
+    (
+        "broadcast_sub",
+        &["broadcast_minus", "_sparse_broadcast_sub", "_sparse_broadcast_minus"],
+        Broadcast,
+        true,
+        "lhs - rhs with broadcasting.",
+        |a, b| a - b,
+    ),
+    ("broadcast_mul", &["_sparse_broadcast_mul"], Broadcast, true, "lhs * rhs with broadcasting.", |a, b| {
+        a * b
+    }),
+    (
+        "broadcast_div",
+        &["_sparse_broadcast_div"],
+        Broadcast,
+        true,
+        "lhs / rhs with broadcasting; whole numbers divide toward zero.",
+        |a, b| a / b,
+    ),
+    (
+        "broadcast_mod",
+        &[],
+        Broadcast,
+        true,
+        "lhs modulo rhs, with the sign of rhs; 0 where rhs is 0.",
+        |a, b| a.modulo(b),
+    ),
+    ("broadcast_power", &[], Broadcast, true, "lhs to the power of rhs with broadcasting.", |a, b| a.pow(b)),
+    (
+        "broadcast_maximum",
+        &["_npi_maximum"],
+        Broadcast,
+        true,
+        "The larger of lhs and rhs with broadcasting.",
+        |a, b| a.max(b),
+    ),
+    (
+        "broadcast_minimum",
+        &["_npi_minimum"],
+        Broadcast,
+        true,
+        "The smaller of lhs and rhs with broadcasting.",
+        |a, b| a.min(b),
+    ),
+    ("broadcast_hypot", &[], Broadcast, true, "sqrt(lhs^2 + rhs^2) with broadcasting.", |a, b| a.hypot(b)),
+    (
+        "arctan2",
+        &["_npi_arctan2"],
+        Broadcast,
+        true,
+        "The angle of the point (rhs, lhs), in radians.",
+        |a, b| a.arctan2(b),
+    ),
+    ("broadcast_equal", &[], Broadcast, false, "1 where lhs = rhs, else 0, with broadcasting.", |a, b| {
+        a.eq(b)
+    }),
+    (
+        "broadcast_not_equal",
+        &[],
+        Broadcast,
+        false,
+        "1 where lhs != rhs, else 0, with broadcasting.",
+        |a, b| a.ne(b),
+    ),
+    ("broadcast_greater", &[], Broadcast, false, "1 where lhs > rhs, else 0, with broadcasting.", |a, b| {
+        a.gt(b)
+    }),
+    (
+        "broadcast_greater_equal",
+        &[],
+        Broadcast,
+        false,
+        "1 where lhs >= rhs, else 0, with broadcasting.",
+        |a, b| a.ge(b),
+    ),
+    ("broadcast_lesser", &[], Broadcast, false, "1 where lhs < rhs, else 0, with broadcasting.", |a, b| {
+        a.lt(b)
+    }),
+    (
+        "broadcast_lesser_equal",
+        &[],
+        Broadcast,
+        false,
+        "1 where lhs <= rhs, else 0, with broadcasting.",
+        |a, b| a.le(b),
+    ),
+    (
+        "broadcast_logical_and",
+        &[],
+        Broadcast,
+        false,
+        "1 where both are not zero, with broadcasting.",
+        |a, b| a.and(b),
+    ),
+    (
+        "broadcast_logical_or",
+        &[],
+        Broadcast,
+        false,
+        "1 where either is not zero, with broadcasting.",
+        |a, b| a.or(b),
+    ),
+    (
+        "broadcast_logical_xor",
+        &[],
+        Broadcast,
+        false,
+        "1 where exactly one is not zero, with broadcasting.",
+        |a, b| a.xor(b),
+    ),
+];
+
 /// Operators of two arrays: `elemwise_`/`_x` forms want equal shapes, `broadcast_` forms broadcast.
 fn binary(r: &mut Registry) {
-    type Row = (&'static str, &'static [&'static str], Shapes, bool, &'static str, fn(E, E) -> E);
-    use Shapes::{Broadcast, Same};
-    const ROWS: &[Row] = &[
-        (
-            "elemwise_add",
-            &["_Plus", "_add", "_plus", "_sparse_elemwise_add", "_grad_add"],
-            Same,
-            true,
-            "lhs + rhs, of equal shapes.",
-            |a, b| a + b,
-        ),
-        (
-            "elemwise_sub",
-            &["_Minus", "_minus", "_sub", "_sparse_elemwise_sub"],
-            Same,
-            true,
-            "lhs - rhs, of equal shapes.",
-            |a, b| a - b,
-        ),
-        (
-            "elemwise_mul",
-            &["_Mul", "_mul", "_sparse_elemwise_mul"],
-            Same,
-            true,
-            "lhs * rhs, of equal shapes.",
-            |a, b| a * b,
-        ),
-        (
-            "elemwise_div",
-            &["_Div", "_div", "_sparse_elemwise_div"],
-            Same,
-            true,
-            "lhs / rhs, of equal shapes; whole numbers divide toward zero.",
-            |a, b| a / b,
-        ),
-        ("_power", &["_Power"], Same, true, "lhs to the power of rhs, of equal shapes.", |a, b| a.pow(b)),
-        ("_mod", &["_Mod"], Same, true, "lhs modulo rhs, with the sign of rhs.", |a, b| a.modulo(b)),
-        ("_maximum", &["_Maximum"], Same, true, "The larger of lhs and rhs.", |a, b| a.max(b)),
-        ("_minimum", &["_Minimum"], Same, true, "The smaller of lhs and rhs.", |a, b| a.min(b)),
-        ("_hypot", &["_Hypot"], Same, true, "sqrt(lhs^2 + rhs^2).", |a, b| a.hypot(b)),
-        ("_equal", &["_Equal"], Same, false, "1 where lhs = rhs, else 0.", |a, b| a.eq(b)),
-        ("_not_equal", &["_Not_Equal"], Same, false, "1 where lhs != rhs, else 0.", |a, b| a.ne(b)),
-        ("_greater", &["_Greater"], Same, false, "1 where lhs > rhs, else 0.", |a, b| a.gt(b)),
-        ("_greater_equal", &["_Greater_Equal"], Same, false, "1 where lhs >= rhs, else 0.", |a, b| a.ge(b)),
-        ("_lesser", &["_Lesser"], Same, false, "1 where lhs < rhs, else 0.", |a, b| a.lt(b)),
-        ("_lesser_equal", &["_Lesser_Equal"], Same, false, "1 where lhs <= rhs, else 0.", |a, b| a.le(b)),
-        ("_logical_and", &["_Logical_And"], Same, false, "1 where both are not zero, else 0.", |a, b| {
-            a.and(b)
-        }),
-        ("_logical_or", &["_Logical_Or"], Same, false, "1 where either is not zero, else 0.", |a, b| a.or(b)),
-        (
-            "_logical_xor",
-            &["_Logical_Xor"],
-            Same,
-            false,
-            "1 where exactly one is not zero, else 0.",
-            |a, b| a.xor(b),
-        ),
-        (
-            "broadcast_add",
-            &["broadcast_plus", "_sparse_broadcast_add", "_sparse_broadcast_plus"],
-            Broadcast,
-            true,
-            "lhs + rhs with broadcasting.",
-            |a, b| a + b,
-        ),
-        (
-            "broadcast_sub",
-            &["broadcast_minus", "_sparse_broadcast_sub", "_sparse_broadcast_minus"],
-            Broadcast,
-            true,
-            "lhs - rhs with broadcasting.",
-            |a, b| a - b,
-        ),
-        (
-            "broadcast_mul",
-            &["_sparse_broadcast_mul"],
-            Broadcast,
-            true,
-            "lhs * rhs with broadcasting.",
-            |a, b| a * b,
-        ),
-        (
-            "broadcast_div",
-            &["_sparse_broadcast_div"],
-            Broadcast,
-            true,
-            "lhs / rhs with broadcasting; whole numbers divide toward zero.",
-            |a, b| a / b,
-        ),
-        (
-            "broadcast_mod",
-            &[],
-            Broadcast,
-            true,
-            "lhs modulo rhs, with the sign of rhs; 0 where rhs is 0.",
-            |a, b| a.modulo(b),
-        ),
-        ("broadcast_power", &[], Broadcast, true, "lhs to the power of rhs with broadcasting.", |a, b| {
-            a.pow(b)
-        }),
-        (
-            "broadcast_maximum",
-            &["_npi_maximum"],
-            Broadcast,
-            true,
-            "The larger of lhs and rhs with broadcasting.",
-            |a, b| a.max(b),
-        ),
-        (
-            "broadcast_minimum",
-            &["_npi_minimum"],
-            Broadcast,
-            true,
-            "The smaller of lhs and rhs with broadcasting.",
-            |a, b| a.min(b),
-        ),
-        ("broadcast_hypot", &[], Broadcast, true, "sqrt(lhs^2 + rhs^2) with broadcasting.", |a, b| {
-            a.hypot(b)
-        }),
-        (
-            "arctan2",
-            &["_npi_arctan2"],
-            Broadcast,
-            true,
-            "The angle of the point (rhs, lhs), in radians.",
-            |a, b| a.arctan2(b),
-        ),
-        (
-            "broadcast_equal",
-            &[],
-            Broadcast,
-            false,
-            "1 where lhs = rhs, else 0, with broadcasting.",
-            |a, b| a.eq(b),
-        ),
-        (
-            "broadcast_not_equal",
-            &[],
-            Broadcast,
-            false,
-            "1 where lhs != rhs, else 0, with broadcasting.",
-            |a, b| a.ne(b),
-        ),
-        (
-            "broadcast_greater",
-            &[],
-            Broadcast,
-            false,
-            "1 where lhs > rhs, else 0, with broadcasting.",
-            |a, b| a.gt(b),
-        ),
-        (
-            "broadcast_greater_equal",
-            &[],
-            Broadcast,
-            false,
-            "1 where lhs >= rhs, else 0, with broadcasting.",
-            |a, b| a.ge(b),
-        ),
-        (
-            "broadcast_lesser",
-            &[],
-            Broadcast,
-            false,
-            "1 where lhs < rhs, else 0, with broadcasting.",
-            |a, b| a.lt(b),
-        ),
-        (
-            "broadcast_lesser_equal",
-            &[],
-            Broadcast,
-            false,
-            "1 where lhs <= rhs, else 0, with broadcasting.",
-            |a, b| a.le(b),
-        ),
-        (
-            "broadcast_logical_and",
-            &[],
-            Broadcast,
-            false,
-            "1 where both are not zero, with broadcasting.",
-            |a, b| a.and(b),
-        ),
-        (
-            "broadcast_logical_or",
-            &[],
-            Broadcast,
-            false,
-            "1 where either is not zero, with broadcasting.",
-            |a, b| a.or(b),
-        ),
-        (
-            "broadcast_logical_xor",
-            &[],
-            Broadcast,
-            false,
-            "1 where exactly one is not zero, with broadcasting.",
-            |a, b| a.xor(b),
-        ),
-    ];
-    for &(name, aliases, shapes, differentiable, doc, formula) in ROWS {
+    for &(name, aliases, shapes, differentiable, doc, formula) in PAIRS {
         let op = r.op(name, doc).binary(shapes, formula).alias(aliases);
         // Apart from one another, so that maximum and its like are smooth around the sample.
         let (a, b) = (draw(&[2, 3]).within(0.4, 1.4), draw(&[2, 3]).within(1.6, 2.6));

@@ -82,7 +82,8 @@ fn to_tensor(r: &mut Registry) {
             let grad = b.cast(planes, to)?;
             g.first(grad)
         })
-        .hidden();
+        .hidden()
+        .sample(&[draw(&[3, 2, 4])], &[("dtype", DType::F32.into())]);
 }
 
 /// `n` matrices (rows, columns) transposed, each element through `f`.
@@ -253,7 +254,17 @@ fn crop(r: &mut Registry) {
         })
         .keeps(&[], &[])
         .grad(|b, g| crop_grad(b, g, "_image_crop", false))
-        .hidden();
+        .hidden()
+        .sample(
+            &[draw(&[3, 2, 2])],
+            &[
+                ("x", 1i64.into()),
+                ("y", 0i64.into()),
+                ("width", 2i64.into()),
+                ("height", 3i64.into()),
+                ("shape", [3, 4, 2].into()),
+            ],
+        );
 }
 
 const WINDOW: [(&str, i64); 4] = [("x", 1), ("y", 0), ("width", 2), ("height", 3)];

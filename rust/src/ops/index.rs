@@ -14,6 +14,7 @@ use mxrs_base::{AttrValue, DType, Result, Shape, dispatch, f16};
 use mxrs_kernels::copy::{Add, Unit};
 use mxrs_kernels::dispatch_unit;
 use mxrs_kernels::index::{self, Mode};
+use mxrs_kernels::parts;
 
 pub fn register(r: &mut Registry) {
     take(r);
@@ -30,20 +31,15 @@ pub fn register(r: &mut Registry) {
 
 /// Input `i` as elements of so many bytes, for kernels that only move them.
 pub(super) fn units<'a, U: Unit>(c: &Ctx<'a>, i: usize) -> &'a [U] {
-    let bytes = c.x_bytes(i);
     assert_eq!(c.dtype(i).size(), size_of::<U>(), "{}: input {i} read in another width", c.op.name);
-    // SAFETY: memory is aligned for every element type, holds whole elements of this width, and a unit has no
-    // invalid bits.
-    unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len() / size_of::<U>()) }
+    parts::units(c.x_bytes(i))
 }
 
 /// Output `i` likewise; ask once per output and run.
 #[allow(clippy::mut_from_ref)]
 pub(super) fn units_mut<'a, U: Unit>(c: &Ctx<'a>, i: usize) -> &'a mut [U] {
-    let bytes = c.y_bytes(i);
     assert_eq!(c.out_dtype(i).size(), size_of::<U>(), "{}: output {i} written in another width", c.op.name);
-    // SAFETY: as above; what is written are bits of elements of the output's type.
-    unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), bytes.len() / size_of::<U>()) }
+    parts::units_mut(c.y_bytes(i))
 }
 
 /// The bits of `value` as an element of this type.

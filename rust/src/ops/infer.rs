@@ -5,6 +5,9 @@ use super::def::OpRef;
 use mxrs_base::{DType, Error, Result, Shape};
 use smallvec::{SmallVec, smallvec};
 
+/// No process has more than this: what 46 bits address. Wider sums of a few such sizes do not overflow.
+const MOST_BYTES: usize = usize::MAX >> (usize::BITS.saturating_sub(46));
+
 /// The shape and element type of a value.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Spec {
@@ -18,10 +21,11 @@ impl Spec {
     pub fn new(shape: Shape, dtype: DType) -> Spec {
         Spec { shape, dtype }
     }
-    /// Bytes of the value, if they can be addressed.
+    /// Bytes of the value, if a machine can have them.
     pub fn bytes(&self) -> Result<usize> {
         let size = self.shape.checked_size()?;
         size.checked_mul(self.dtype.size())
+            .filter(|bytes| *bytes <= MOST_BYTES)
             .ok_or_else(|| Error::memory(format!("an array of shape {} is too large", self.shape)))
     }
 }

@@ -1,11 +1,11 @@
 //! Several arrays as one: side by side, on a new axis, or summed.
 
 use super::registry::Registry;
-use super::shape::movement::{units, units_mut};
 use super::{Build, Ctx, GradArgs, Grads, Sig, Specs, draw, int};
-use mxrs_base::{AttrValue, Elem, Result, Shape, dispatch};
-use mxrs_kernels::copy::{self, Add};
+use mxrs_base::{AttrValue, Result, Shape, dispatch};
+use mxrs_kernels::copy;
 use mxrs_kernels::dispatch_unit;
+use mxrs_kernels::parts::{units, units_mut};
 use smallvec::SmallVec;
 
 pub fn register(r: &mut Registry) {
@@ -52,7 +52,10 @@ pub fn register(r: &mut Registry) {
             s.elementwise()
         })
         .kernel(|c| {
-            dispatch!(c.dtype(0), T => sum::<T>(c));
+            dispatch!(c.dtype(0), T => {
+                let ins: SmallVec<[&[T]; 8]> = (0..c.ins.len()).map(|i| c.x::<T>(i)).collect();
+                copy::sum(&ins, c.y::<T>(0));
+            });
             Ok(())
         })
         .cost(|s, _| 0.3 * (s.ins.len() * s.shape(0).size()) as f64)
@@ -162,51 +165,4 @@ fn parts(b: &mut dyn Build, g: &GradArgs, axis: usize) -> Result<Grads> {
         grads[i] = piece.map(|piece| b.reshape(piece, &shape)).transpose()?;
     }
     Ok(grads)
-}
-
-/// Elements that are summed while they are in the first-level cache.
-const BLOCK: usize = 2048;
-
-/// The sum of all inputs; blocks of the output stay in cache while the inputs pass.
-fn sum<T: Elem + Add>(c: &Ctx) {
-    let ins: SmallVec<[&[T]; 8]> = (0..c.ins.len()).map(|i| c.x::<T>(i)).collect();
-    let out = c.y::<T>(0);
-    let n = out.len();
-    let target = Target(out.as_mut_ptr());
-    mxrs_lanes::for_each(n, 16 * BLOCK, |range| {
-        // SAFETY: the ranges of one fork-join are disjoint and inside the output, which outlives it.
-        let part = unsafe { target.part(range.start, range.len()) };
-        mxrs_simd::vectorize(
-            #[inline(always)]
-            || {
-                for (i, block) in part.chunks_mut(BLOCK).enumerate() {
-                    let at = range.start + i * BLOCK;
-                    add_block(&ins, at, block);
-                }
-            },
-        );
-    });
-}
-
-#[inline(always)]
-fn add_block<T: Add>(ins: &[&[T]], at: usize, block: &mut [T]) {
-    block.copy_from_slice(&ins[0][at..at + block.len()]);
-    for x in &ins[1..] {
-        let x = &x[at..at + block.len()];
-        block.iter_mut().zip(x).for_each(|(y, x)| *y = y.plus(*x));
-    }
-}
-
-/// The output, of which each lane writes its own part.
-struct Target<T>(*mut T);
-// SAFETY: `part` is called for disjoint ranges only.
-unsafe impl<T: Send> Sync for Target<T> {}
-impl<T> Target<T> {
-    /// # Safety
-    /// The part lies inside the output, and no two live parts overlap.
-    #[allow(clippy::mut_from_ref)]
-    unsafe fn part(&self, first: usize, n: usize) -> &mut [T] {
-        // SAFETY: the caller's promise.
-        unsafe { std::slice::from_raw_parts_mut(self.0.add(first), n) }
-    }
 }

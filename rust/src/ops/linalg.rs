@@ -557,34 +557,40 @@ fn khatri_rao(r: &mut Registry) {
         .variadic("args", "matrices (rows, columns) of one number of columns", "num_args")
         .param(int("num_args", "how many matrices").or(1i64).at_least(1.0))
         .compose(|b, _, x| {
-            let refuse = |text: String| Error::op(format!("khatri_rao: {text}"));
-            let Some((first, others)) = x.split_first() else {
-                return Err(refuse("no matrix was given; 1 or more are allowed".into()));
-            };
-            let mut product = *first;
-            if b.shape(product).ndim() != 2 {
-                return Err(refuse(format!(
-                    "args0 has shape {}; two dimensions are allowed",
-                    b.shape(product)
-                )));
-            }
-            for (i, &next) in others.iter().enumerate() {
+            // Refused before the first product is computed: the last may be the one that is too large.
+            let results = khatri_rao_shapes(b, x).map_err(|e| e.within("khatri_rao"))?;
+            let mut product = x[0];
+            for (&next, result) in x[1..].iter().zip(&results) {
                 let (left, right) = (b.shape(product).clone(), b.shape(next).clone());
-                if right.ndim() != 2 || right[1] != left[1] {
-                    let columns = left[1];
-                    return Err(refuse(format!(
-                        "args{} has shape {right}; (rows, {columns}) is allowed",
-                        i + 1
-                    )));
-                }
-                let rows =
-                    left[0].checked_mul(right[0]).ok_or_else(|| refuse("the result is too large".into()))?;
                 let over = b.reshape(product, &Shape::new(&[left[0], 1, left[1]]))?;
                 let under = b.reshape(next, &Shape::new(&[1, right[0], right[1]]))?;
                 let all = b.mul(over, under)?;
-                product = b.reshape(all, &Shape::new(&[rows, left[1]]))?;
+                product = b.reshape(all, result)?;
             }
             Ok(one(product))
         })
         .sample(&[draw(&[2, 2]), draw(&[3, 2])], &[("num_args", 2i64.into())]);
+}
+
+/// The shapes of the products of the first two matrices, the first three, and so on.
+fn khatri_rao_shapes(b: &dyn Build, x: &[Value]) -> Result<Vec<Shape>> {
+    let Some(first) = x.first().map(|v| b.spec(*v).clone()) else {
+        return Err(Error::op("no matrix was given; 1 or more are allowed"));
+    };
+    if first.shape.ndim() != 2 {
+        return Err(Error::op(format!("args0 has shape {}; two dimensions are allowed", first.shape)));
+    }
+    let (mut rows, columns) = (first.shape[0], first.shape[1]);
+    let mut results = Vec::with_capacity(x.len());
+    for (i, v) in x.iter().enumerate().skip(1) {
+        let shape = &b.spec(*v).shape;
+        if shape.ndim() != 2 || shape[1] != columns {
+            return Err(Error::op(format!("args{i} has shape {shape}; (rows, {columns}) is allowed")));
+        }
+        rows = rows.checked_mul(shape[0]).ok_or_else(|| Error::memory("the result is too large"))?;
+        let result = Shape::new(&[rows, columns]);
+        Spec::new(result.clone(), first.dtype).bytes()?;
+        results.push(result);
+    }
+    Ok(results)
 }

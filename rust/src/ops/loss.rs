@@ -4,7 +4,7 @@
 mod ctc;
 
 use super::registry::Registry;
-use super::{Build, Ctx, GradArgs, Grads, OpBuilder, Shapes, Sig, Specs, Value, choice, flag, float};
+use super::{Build, Ctx, GradArgs, Grads, OpBuilder, Shapes, Sig, Specs, Value, choice, draw, flag, float};
 use mxrs_base::{DType, Result, Shape, dispatch_float};
 use mxrs_kernels::softmax::{self as kernels, Kind, Normalization, OutputGrad};
 
@@ -73,7 +73,12 @@ fn softmax_output(r: &mut Registry) {
         })
         .keeps(&[1], &[0])
         .grad(softmax_output_rule)
-        .cost(|s, _| s.shape(0).size() as f64 * 1.5);
+        .cost(|s, _| s.shape(0).size() as f64 * 1.5)
+        .sample(&[draw(&[2, 3]), draw(&[2]).indices(3)], &[])
+        .sample(
+            &[draw(&[2, 3, 2]), draw(&[2, 2]).indices(3)],
+            &[("multi_output", true.into()), ("normalization", "valid".into())],
+        );
 }
 
 /// Labels have data's shape, or that without the axis of classes (the other axes of multi_output may be merged).
@@ -158,7 +163,8 @@ fn softmax_output_backward(r: &mut Registry) {
                 kernels::softmax_output_grad(c.x::<T>(0), c.x::<f64>(1), around, &how, c.y::<T>(0));
                 Ok(())
             }, else c.bad_dtype(c.dtype(0)))
-        });
+        })
+        .sample(&[draw(&[2, 3]).within(0.1, 0.9), draw(&[2]).indices(3).of(DType::F64)], &[]);
 }
 
 /// Writes input 0 to output 0.
@@ -209,6 +215,8 @@ fn regression<'a>(op: &'a mut OpBuilder, alias: &'static str) -> &'a mut OpBuild
             Ok(())
         })
         .keeps(&[1], &[0])
+        .sample(&[draw(&[2, 3]), draw(&[2, 3])], &[])
+        .sample(&[draw(&[3, 1]), draw(&[3])], &[("grad_scale", 2.0.into())])
 }
 
 /// `f(out - label)` times grad_scale over the number of targets of a sample.
@@ -265,7 +273,10 @@ fn svm(r: &mut Registry) {
             let grad = b.op1(name, &[g.outs[0], hot], &[("margin", g.attrs.get("margin").clone())])?;
             let grad = b.scale(grad, g.attrs.float("regularization_coefficient"))?;
             g.first(grad)
-        });
+        })
+        .sample(&[draw(&[2, 3]), draw(&[2]).indices(3)], &[])
+        .sample(&[draw(&[2, 3]), draw(&[2]).indices(3)], &[("use_linear", true.into())]);
+    let hinge = [draw(&[2, 3]), draw(&[2, 3]).indices(2)];
     // The sign with which a score counts: plus for the label's class, minus for the others.
     r.op("_hinge_slope", "The slope of max(margin - s * data, 0), s = 1 where hot else -1.")
         .input("data", "scores")
@@ -275,7 +286,8 @@ fn svm(r: &mut Registry) {
             let sign = a.x(1) * 2.0 - 1.0;
             a.param("margin").gt(a.x(0) * sign).select(-sign, 0.0)
         })
-        .hidden();
+        .hidden()
+        .sample(&hinge, &[("margin", 1.5.into())]);
     r.op("_square_hinge_slope", "The slope of max(margin - s * data, 0)^2, s = 1 where hot else -1.")
         .input("data", "scores")
         .input("hot", "1 for the label's class, else 0")
@@ -284,7 +296,8 @@ fn svm(r: &mut Registry) {
             let sign = a.x(1) * 2.0 - 1.0;
             (a.param("margin") - a.x(0) * sign).relu() * sign * -2.0
         })
-        .hidden();
+        .hidden()
+        .sample(&hinge, &[("margin", 1.5.into())]);
 }
 
 fn make_loss(r: &mut Registry) {
@@ -325,7 +338,9 @@ fn make_loss(r: &mut Registry) {
                 _ => b.scale(ones, scale)?,
             };
             g.first(grad)
-        });
+        })
+        .sample(&[draw(&[2, 3])], &[])
+        .sample(&[draw(&[2, 3])], &[("normalization", "valid".into()), ("grad_scale", 0.5.into())]);
     r.op("make_loss", "data itself, as a loss: its gradient is 1, whatever the head gradient is.")
         .input("data", "losses of any shape")
         .alias(&["_sparse_make_loss"])
@@ -338,7 +353,8 @@ fn make_loss(r: &mut Registry) {
             }
             let ones = b.op1("ones_like", &[g.ins[0]], &[])?;
             g.first(ones)
-        });
+        })
+        .sample(&[draw(&[2, 3])], &[]);
 }
 
 fn floats(s: &Sig) -> Result<Specs> {

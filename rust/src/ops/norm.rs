@@ -251,16 +251,18 @@ fn batch_norm_update(r: &mut Registry) {
             s.same(0)
         })
         .kernel(|c| match c.dtype(0) {
-            DType::F32 => Ok(update_states::<f32>(c)),
-            DType::F64 => Ok(update_states::<f64>(c)),
+            DType::F32 => update_states::<f32>(c),
+            DType::F64 => update_states::<f64>(c),
             other => c.bad_dtype(other),
         })
-        .zero_grad();
+        .zero_grad()
+        .sample(&[draw(&[3]), draw(&[3]).within(0.5, 2.0), draw(&[3]), draw(&[3]).within(0.5, 2.0)], &[]);
 }
 
-fn update_states<R: Real + Elem>(c: &Ctx) {
+fn update_states<R: Real + Elem>(c: &Ctx) -> Result<()> {
     c.y::<R>(0).copy_from_slice(c.x(0));
     update(c.x::<R>(0), c.x::<R>(1), c.attrs, c.state::<R>(2), c.state::<R>(3));
+    Ok(())
 }
 
 fn backward_equivalent(b: &mut dyn Build, a: &Attrs, v: &[Value]) -> Result<Values> {

@@ -68,7 +68,7 @@ fn order(c: &Ctx, ascending: bool, to: Outputs) -> Result<()> {
     let (outer, size, inner) = around(c.shape(0), c.attrs.opt_int("axis"))?;
     let k = chosen(c.attrs, size)?;
     let mut scratch: Vec<i64> = Vec::new();
-    let places: Option<&mut [i64]> = match (to.places, to.indices) {
+    let mut places: Option<&mut [i64]> = match (to.places, to.indices) {
         (Some(i), _) => Some(c.y(i)),
         (None, Some(_)) => {
             let n = outer * k * inner;
@@ -79,16 +79,13 @@ fn order(c: &Ctx, ascending: bool, to: Outputs) -> Result<()> {
         }
         (None, None) => None,
     };
-    let from = places.as_ref().map(|p| (p.as_ptr(), p.len()));
     let sizes = Around { outer, size, inner };
     dispatch!(c.dtype(0), T => {
         let (values, mask) = (to.values.map(|i| c.y::<T>(i)), to.mask.map(|i| c.y::<T>(i)));
-        sort::topk::<T, i64>(c.x(0), sizes, k, ascending, Wanted { values, indices: places, mask });
+        sort::topk::<T, i64>(c.x(0), sizes, k, ascending, Wanted { values, indices: places.as_deref_mut(), mask });
     });
-    if let (Some((from, n)), Some(i)) = (from, to.indices) {
-        // SAFETY: `from` points to the `n` places just written, in an output or in `scratch`, both still there; the
-        // output of indices has as many elements and is other memory.
-        unsafe { mxrs_simd::cast_dyn(from.cast(), DType::I64, c.outs[i].ptr, c.out_dtype(i), n) };
+    if let (Some(places), Some(i)) = (places, to.indices) {
+        dispatch!(c.out_dtype(i), T => mxrs_simd::cast::<i64, T>(places, c.y(i)));
     }
     Ok(())
 }
@@ -230,7 +227,11 @@ fn places(r: &mut Registry) {
             let grad = b.op1("_at_places", &[head, g.ins[1]], &[("axis", g.attrs.get("axis").clone())])?;
             g.first(grad)
         })
-        .hidden();
+        .hidden()
+        .sample(
+            &[draw(&[2, 1]), draw(&[2, 1]).indices(3).of(DType::I64)],
+            &[("axis", 1i64.into()), ("shape", [2, 3].into())],
+        );
     r.op("_at_places", "The elements at places along an axis.")
         .input("data", "values of any shape")
         .input("places", "distinct places along the axis (int64)")
@@ -257,7 +258,8 @@ fn places(r: &mut Registry) {
             let grad = b.op1("_backward_topk", &[head, g.ins[1]], &attrs)?;
             g.first(grad)
         })
-        .hidden();
+        .hidden()
+        .sample(&[draw(&[2, 3]), draw(&[2, 1]).indices(3).of(DType::I64)], &[("axis", 1i64.into())]);
 }
 
 /// Input 1, whose places are all inside the axis.

@@ -405,7 +405,8 @@ fn multinomial(r: &mut Registry) {
         let prob = c.dtype(1);
         dispatch_float!(prob, T => multinomial_back::<T>(c), else c.bad_dtype(prob))
     })
-    .hidden();
+    .hidden()
+    .sample(&[draw(&[2, 4]), draw(&[2, 3]).within(0.1, 1.0), draw(&[2, 4]).indices(3)], &[]);
 }
 
 fn multinomial_shapes(s: &Sig) -> Result<Specs> {

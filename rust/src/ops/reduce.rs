@@ -100,8 +100,7 @@ pub(super) fn cast_input<T: Elem>(c: &Ctx, i: usize) -> Result<Vec<T>> {
     let mut out: Vec<T> = Vec::new();
     out.try_reserve_exact(n).map_err(|e| Error::memory(format!("{}: no room for a cast: {e}", c.op.name)))?;
     out.resize(n, T::default());
-    // SAFETY: both sides hold `n` elements of their types, and the copy is fresh memory.
-    unsafe { mxrs_simd::cast_dyn(c.ins[i].ptr, c.dtype(i), out.as_mut_ptr().cast(), T::DTYPE, n) };
+    dispatch!(c.dtype(i), F => mxrs_simd::cast(c.x::<F>(i), &mut out));
     Ok(out)
 }
 

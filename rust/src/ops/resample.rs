@@ -8,6 +8,7 @@ use super::{
     Attrs, Build, Ctx, Param, Sig, Spec, Value, Values, choice, draw, empty, flag, float, int, ints,
 };
 use mxrs_base::{DType, Elem, Error, Result, Shape, f16};
+use mxrs_kernels::parts;
 use std::ops::{AddAssign, Mul};
 
 const RESAMPLE: &str = "_resample";
@@ -250,15 +251,7 @@ fn each_plane<T: Elem>(
         return;
     }
     assert_eq!(out.len(), planes * length, "resample: the result has another size than its planes");
-    let address = out.as_mut_ptr() as usize;
-    mxrs_lanes::for_each(planes, (1usize << 14).div_ceil(work.max(1)), |range| {
-        for plane in range {
-            // SAFETY: the plane lies within `out`, which is borrowed mutably, and is this call's alone.
-            let part =
-                unsafe { std::slice::from_raw_parts_mut((address as *mut T).add(plane * length), length) };
-            body(plane, part);
-        }
-    });
+    parts::each_part(out, length, (1usize << 14).div_ceil(work.max(1)), body);
 }
 
 fn run(c: &Ctx, map: &Map, transpose: bool) -> Result<()> {

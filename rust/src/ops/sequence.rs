@@ -154,7 +154,12 @@ fn last(r: &mut Registry) {
     })
     .keeps(&[1], &[])
     .grad(|b, g| again(b, g, "SequenceLast", None))
-    .hidden();
+    .hidden()
+    .sample(&[draw(&[2])], &[("shape", [3, 2].into())])
+    .sample(
+        &[draw(&[2]), draw(&[2]).within(1.0, 3.9)],
+        &[("use_sequence_length", true.into()), ("shape", [3, 2].into())],
+    );
 }
 
 fn reverse(r: &mut Registry) {

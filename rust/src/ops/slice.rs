@@ -6,11 +6,12 @@
 mod split;
 
 use super::registry::Registry;
-use super::shape::movement::{constant, gather, optional, place, units, units_mut};
+use super::shape::movement::{constant, gather, optional, place};
 use super::{Build, Ctx, GradArgs, Grads, Param, Sig, Spec, Value, draw, empty, flag, float, int, ints};
 use mxrs_base::{AttrValue, Result, Shape};
 use mxrs_kernels::copy::{self, View};
 use mxrs_kernels::dispatch_unit;
+use mxrs_kernels::parts::{units, units_mut};
 use smallvec::SmallVec;
 
 pub fn register(r: &mut Registry) {

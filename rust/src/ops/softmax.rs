@@ -8,6 +8,7 @@ use super::{
 };
 use super::{float, int, one};
 use mxrs_base::{DType, Elem, Error, Result, Shape, dispatch_float};
+use mxrs_kernels::parts;
 use mxrs_kernels::real::Float;
 use mxrs_kernels::softmax::{self as kernels, Kind};
 
@@ -140,13 +141,11 @@ impl Job<'_> {
 
 /// `x` as elements of `O`: itself where the types are equal, else a copy in `buf`.
 fn converted<'a, T: Elem, O: Elem>(x: &'a [T], buf: &'a mut Vec<O>) -> &'a [O] {
-    if T::DTYPE == O::DTYPE {
-        // SAFETY: an element type has one Rust type, so `T` and `O` are the same.
-        return unsafe { std::slice::from_raw_parts(x.as_ptr().cast(), x.len()) };
-    }
-    buf.resize(x.len(), O::default());
-    mxrs_simd::cast(x, buf);
-    buf
+    parts::same_type(x).unwrap_or_else(|| {
+        buf.resize(x.len(), O::default());
+        mxrs_simd::cast(x, buf);
+        buf
+    })
 }
 
 fn rule(b: &mut dyn Build, g: &GradArgs) -> Result<Grads> {
@@ -227,10 +226,10 @@ fn backward_equivalent(b: &mut dyn Build, a: &Attrs, v: &[Value]) -> Result<Valu
 }
 
 fn softmax_activation(r: &mut Registry) {
-    r.op("SoftmaxActivation", "The softmax of each sample, over all its values or over its channels.")
+    r.op("SoftmaxActivation", "The softmax along the last axis, or over channels.")
         .input("data", "values, shape (batch, ...)")
         .param(
-            choice("mode", &["channel", "instance"], "channel: along axis 1; instance: over a whole sample")
+            choice("mode", &["channel", "instance"], "channel: along axis 1; instance: along the last axis")
                 .or("instance"),
         )
         .infer(|s| {
@@ -248,15 +247,9 @@ fn softmax_activation(r: &mut Registry) {
                 }
                 return b.op("softmax", v, &[("axis", 1i64.into())]);
             }
-            let flat = match shape.ndim() {
-                0 | 1 => Shape::new(&[shape.size()]),
-                _ => Shape::new(&[shape[0], shape[1..].iter().product()]),
-            };
-            let x = b.reshape(v[0], &flat)?;
-            let y = b.op1("softmax", &[x], &[])?;
-            Ok(one(b.reshape(y, &shape)?))
+            b.op("softmax", v, &[])
         })
-        .sample(&[draw(&[2, 3, 2])], &[])
+        .sample(&[draw(&[2, 3])], &[])
         .sample(&[draw(&[2, 3, 2])], &[("mode", "channel".into())]);
 }
 
@@ -301,6 +294,9 @@ fn cross_entropy(r: &mut Registry) {
         .infer(|s| {
             check_rows(s)?;
             s.expect_shape(2, &Shape::new(&[1]))?;
+            if s.dtype(2) != s.dtype(0) {
+                return Err(s.fail("head and data must be of one type"));
+            }
             s.same(0)
         })
         .kernel(|c| {

@@ -11,10 +11,10 @@ use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple, PyT
 /// `MXNetError` and its kin. Each of the kin is also the built-in exception that a user would expect.
 pub struct Exceptions {
     pub base: Py<PyType>,
-    value: Py<PyType>,
-    typ: Py<PyType>,
-    index: Py<PyType>,
-    missing: Py<PyType>,
+    pub value: Py<PyType>,
+    pub typ: Py<PyType>,
+    pub index: Py<PyType>,
+    pub missing: Py<PyType>,
 }
 
 pub fn exceptions(py: Python<'_>) -> PyResult<&'static Exceptions> {

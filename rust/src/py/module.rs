@@ -3,6 +3,7 @@
 use super::call;
 use super::convert::{self, IntoPy, exceptions};
 use super::exec;
+use super::numpy;
 use super::object::{self, bound, extract, set_link};
 use super::symbol::{
     self, set_symbol_class, symbol_from_json, symbol_function, symbol_group, symbol_methods, symbol_variable,
@@ -16,7 +17,7 @@ use mxrs_base::{DType, Error, Shape};
 use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyList, PyTuple, PyType};
 use std::time::Duration;
 
 type Any<'py> = Bound<'py, PyAny>;
@@ -319,6 +320,16 @@ fn set_result_class(class: &Any<'_>) -> PyResult<()> {
     object::set_result_class(class)
 }
 
+/// The subclass of numpy.ndarray that `asnumpy` gives for arrays with one element and an axis or more.
+#[pyfunction]
+fn set_one_element_class(py: Python<'_>, class: &Bound<'_, PyType>) -> PyResult<()> {
+    if !class.is_subclass(&py.import("numpy")?.getattr("ndarray")?)? {
+        return Err(PyTypeError::new_err("set_one_element_class: a subclass of numpy.ndarray is expected"));
+    }
+    numpy::set_one_element_class(class);
+    Ok(())
+}
+
 /// Sets what makes an array of a foreign value in arithmetic (or gives None).
 #[pyfunction]
 fn set_converter(f: Py<PyAny>) {
@@ -418,6 +429,7 @@ fn list_ops<'py>(py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         d.set_item("random", op.random)?;
         d.set_item("trains", op.trains)?;
         d.set_item("mutates", &op.mutates)?;
+        d.set_item("counted", op.input_count.is_some())?;
         d.set_item("variadic", op.variadic)?;
         d.set_item("inputs", op.inputs.iter().map(|i| (i.name, i.doc)).collect::<Vec<_>>())?;
         let grade = match &op.body {
@@ -491,7 +503,12 @@ fn origin() -> Option<String> {
 #[pymodule]
 fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = m.py();
-    m.add("MXNetError", exceptions(py)?.base.clone_ref(py))?;
+    let all = exceptions(py)?;
+    m.add("MXNetError", all.base.clone_ref(py))?;
+    m.add("MXNetValueError", all.value.clone_ref(py))?;
+    m.add("MXNetTypeError", all.typ.clone_ref(py))?;
+    m.add("MXNetIndexError", all.index.clone_ref(py))?;
+    m.add("MXNetNotImplementedError", all.missing.clone_ref(py))?;
     m.add("NDArrayBase", object::make_type(py)?)?;
     m.add("ops", call::functions(py)?)?;
     m.add_class::<symbol::SymbolBase>()?;
@@ -506,7 +523,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
         from_buffer from_memory address to_bytes window detach same_memory copy_to_context
         set_recording is_recording set_training is_training
         mark_variable grad_of drop_grad is_linked backward grad record_custom
-        waitall seed current_context set_current_context set_result_class set_converter
+        waitall seed current_context set_current_context set_result_class set_one_element_class set_converter
         set_naive_engine is_naive_engine memory_stats memory_trim
         before_fork after_fork_in_parent after_fork_in_child lane_count
         similar_ops complete_shapes list_ops

@@ -8,9 +8,13 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyCapsule;
+use pyo3::types::{PyCapsule, PyType};
 use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+/// The subclass of `numpy.ndarray` that arrays of one element become; null where they need none.
+static ONE_ELEMENT: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(null_mut());
 
 /// `PyArray_New(subtype, nd, dims, type_num, strides, data, itemsize, flags, obj)`
 type ArrayNew = unsafe extern "C" fn(
@@ -111,15 +115,28 @@ pub fn is_scalar(py: Python<'_>, object: *mut ffi::PyObject) -> PyResult<bool> {
     Ok(unsafe { ffi::PyObject_IsInstance(object, api(py)?.generic.as_ptr()) } == 1)
 }
 
+/// From now on [`copy_out`] gives instances of `class` for arrays with one element and an axis or more.
+pub fn set_one_element_class(class: &Bound<'_, PyType>) {
+    let class = class.clone().into_ptr().cast();
+    // The class stays for the process's life.
+    ONE_ELEMENT.store(class, Ordering::Relaxed);
+}
+
 /// A new `numpy.ndarray` with the array's values, which were waited for.
 pub fn copy_out(py: Python<'_>, array: &Array) -> PyResult<*mut ffi::PyObject> {
     let api = api(py)?;
     let mut dims: smallvec::SmallVec<[isize; 8]> = array.shape().iter().map(|d| *d as isize).collect();
-    // SAFETY: the dimensions are valid, and null strides and data ask for a fresh C-ordered array of that many
+    let one_element = ONE_ELEMENT.load(Ordering::Relaxed);
+    let class = if array.size() == 1 && !dims.is_empty() && !one_element.is_null() {
+        one_element
+    } else {
+        api.array_type
+    };
+    // SAFETY: the dimensions are valid, the class is NumPy's or derived from it, and null strides and data ask for a fresh C-ordered array of that many
     // elements, into which exactly as many are copied.
     unsafe {
         let object = (api.new)(
-            api.array_type,
+            class,
             dims.len() as c_int,
             dims.as_mut_ptr(),
             type_num(array.dtype()),

@@ -1,8 +1,7 @@
 """How a batch travels from a worker process to its parent: pickled, with the array bytes in shared memory.
 
 `pack` writes an object into a fresh shared-memory segment with a name both sides can compute, so that the
-parent
-can remove what a killed worker leaves behind. `unpack` reads it, removes the segment and returns the object;
+parent can remove what a killed worker leaves behind. `unpack` reads it, removes the segment and returns the object;
 array bytes are copied once on each side and never pass through the pipe. Processes, pipes and errors are the
 affair of `_workers`.
 """
@@ -14,16 +13,14 @@ import io
 import os
 import pickle
 from multiprocessing import shared_memory
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from ... import ndarray as nd
 
-# Messages up to this size go through the pipe. It is small on purpose: all results that may be under way at
-# one
-# time must fit the pipe's buffer, or worker and parent could wait for each other (see MAX_UNDER_WAY in
-# _workers).
+# Messages up to this size go through the pipe. It is small on purpose: all results that may be under way at one time
+# must fit the pipe's buffer, or worker and parent could wait for each other (see MAX_UNDER_WAY in _workers).
 INLINE_BYTES = 1024
 _ALIGNMENT = 64
 _WORD = 8
@@ -56,7 +53,7 @@ class _BatchPickler(pickle.Pickler):
     @staticmethod
     def _reduce(rebuild: Any, array: np.ndarray) -> Any:
         # ascontiguousarray turns a 0-d array into shape (1,), so the shape is taken from the original.
-        packed = pickle.PickleBuffer(np.ascontiguousarray(array))
+        packed = pickle.PickleBuffer(cast(Any, np.ascontiguousarray(array)))
         return rebuild, (packed, array.dtype.str, array.shape)
 
 
@@ -87,7 +84,7 @@ def pack(obj: Any, name: str, wrap: bool) -> tuple[bytes | None, shared_memory.S
     _check_room(end)
     segment = shared_memory.SharedMemory(name=name, create=True, size=end)
     try:
-        _fill(segment.buf, table, offsets, views)
+        _fill(cast(memoryview, segment.buf), table, offsets, views)
     except BaseException:
         segment.close()
         segment.unlink()
@@ -135,7 +132,7 @@ def unpack_segment(name: str) -> Any:
     """The object in the segment `name`; the segment is gone afterwards, also when reading fails."""
     segment = shared_memory.SharedMemory(name=name)
     try:
-        return _read(segment.buf)
+        return _read(cast(memoryview, segment.buf))
     finally:
         _drop(segment)
 

@@ -53,5 +53,6 @@ pub fn register(r: &mut Registry) {
             Ok(())
         })
         .zero_grad()
-        .hidden();
+        .hidden()
+        .sample(&[draw(&[3]).within(1.0, 2.0)], &[("count", 3i64.into())]);
 }

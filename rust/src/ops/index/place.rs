@@ -64,7 +64,10 @@ fn index_copy(r: &mut Registry) {
     r.op("_backward_index_copy", "The head gradient with the replaced rows set to 0.")
         .input("head", "the gradient of the changed array")
         .input("index_vector", "the replaced rows")
-        .infer(|s| s.same(0))
+        .infer(|s| {
+            s.expect_ndim(0, 1..=usize::MAX)?;
+            s.same(0)
+        })
         .updates(&[(0, 0)])
         .kernel(|c| {
             let (at, inner) = rows(c, 1, c.shape(0))?;

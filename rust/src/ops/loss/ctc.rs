@@ -44,6 +44,9 @@ pub fn register(r: &mut Registry) {
         .infer(|s| {
             check(s, 1)?;
             s.expect_shape(0, &Shape::new(&[s.shape(1)[1]]))?;
+            if s.dtype(0) != s.dtype(1) {
+                return Err(s.fail("head and data must be of one type"));
+            }
             s.same(1)
         })
         .kernel(|c| {
@@ -57,7 +60,8 @@ pub fn register(r: &mut Registry) {
                 Ok(())
             }, else c.bad_dtype(c.dtype(1)))
         })
-        .cost(|s, o| 2.0 * cost(s, o));
+        .cost(|s, o| 2.0 * cost(s, o))
+        .sample(&[draw(&[2]), draw(&[4, 2, 3]), draw(&[2, 2]).indices(3)], &[]);
 }
 
 fn inputs(op: &mut OpBuilder) -> &mut OpBuilder {

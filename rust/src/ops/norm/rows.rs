@@ -226,6 +226,7 @@ fn layer_norm_backward(r: &mut Registry) {
             let parts = norm_gradient(b, v[0], v[1], Some(gamma), &[axis as i64], a.float("eps"), None)?;
             finish(b, parts.data, [parts.gamma, v[0]], &along)
         })
+        .sample(&[draw(&[2, 3]), draw(&[2, 3]), draw(&[3]), draw(&[2]), draw(&[2]).within(0.5, 1.0)], &[])
         .cost(|s, _| s.shape(0).size() as f64 * 1.5);
 }
 
@@ -343,6 +344,10 @@ fn grouped_backward(r: &mut Registry) {
             let data = b.reshape(parts.data, &shape)?;
             finish(b, data, [parts.gamma, head], &along)
         })
+        .sample(
+            &[draw(&[2, 4, 3]), draw(&[2, 4, 3]), draw(&[2]), draw(&[2, 2]), draw(&[2, 2]).within(0.5, 1.0)],
+            &[],
+        )
         .cost(|s, _| s.shape(0).size() as f64 * 1.5);
 }
 
@@ -432,7 +437,11 @@ fn l2(r: &mut Registry) {
             let across = b.sub(head, along)?;
             let grad = b.mul(across, inverse)?;
             Ok(one(b.reshape(grad, &shape)?))
-        });
+        })
+        .sample(
+            &[draw(&[2, 3]), draw(&[2, 3]), draw(&[2, 3]), draw(&[2]).within(0.5, 1.0)],
+            &[("mode", "instance".into())],
+        );
 }
 
 fn l2_forward<T: Float<R: Elem>>(c: &Ctx, around: (usize, usize, usize)) {
@@ -509,7 +518,52 @@ fn lrn(r: &mut Registry) {
                 Ok(())
             }, else c.bad_dtype(c.dtype(0)))
         })
-        .cost(|s, _| s.shape(0).size() as f64 * 8.0);
+        .equivalent(lrn_gradient)
+        .cost(|s, _| s.shape(0).size() as f64 * 8.0)
+        .sample(
+            &[
+                draw(&[2, 4, 1, 2]),
+                draw(&[2, 4, 1, 2]),
+                draw(&[2, 4, 1, 2]),
+                draw(&[2, 4, 1, 2]).within(1.0, 2.0),
+            ],
+            &[("nsize", 3i64.into())],
+        );
+}
+
+/// With s the base of the power: head s^-beta - 2 alpha beta / nsize data (sum of head data s^(-beta - 1) over the
+/// window).
+fn lrn_gradient(b: &mut dyn Build, a: &Attrs, v: &[Value]) -> Result<Values> {
+    let (head, x) = (v[0], v[1]);
+    let (factor, beta) = (a.float("alpha") / a.int("nsize") as f64, a.float("beta"));
+    if b.shape(x).size() == 0 {
+        return Ok(one(b.zeros_like(x)?));
+    }
+    let square = b.unary("square", x)?;
+    let total = window_sum(b, square, a.size("nsize"))?;
+    let scaled = b.scale(total, factor)?;
+    let base = b.shift(scaled, a.float("knorm"))?;
+    let power = b.op1("_power_scalar", &[base], &[("scalar", (-beta).into())])?;
+    let direct = b.mul(head, power)?;
+    let share = b.mul(direct, x)?;
+    let share = b.div(share, base)?;
+    let around = window_sum(b, share, a.size("nsize"))?;
+    let around = b.mul(x, around)?;
+    let around = b.scale(around, 2.0 * factor * beta)?;
+    Ok(one(b.sub(direct, around)?))
+}
+
+/// The sum over the window of channels around each: a pooling of the channels as rows of an image.
+fn window_sum(b: &mut dyn Build, x: Value, nsize: usize) -> Result<Value> {
+    let shape = b.shape(x).clone();
+    let half = (nsize.saturating_sub(1) / 2).min(shape[1]) as i64;
+    let image = b.reshape(x, &Shape::new(&[shape[0], 1, shape[1], shape[2] * shape[3]]))?;
+    let sum = b.op1(
+        "Pooling",
+        &[image],
+        &[("kernel", [2 * half + 1, 1].into()), ("pad", [half, 0].into()), ("pool_type", "sum".into())],
+    )?;
+    b.reshape(sum, &shape)
 }
 
 fn lrn_forward<T: Float<R: Elem>>(c: &Ctx) {

@@ -5,11 +5,12 @@
 
 use super::super::registry::Registry;
 use super::super::{Attrs, Ctx, Param, Sig, draw, empty, ints};
-use super::movement::{bytes_of, checked, units, units_mut};
+use super::movement::checked;
 use mxrs_base::{AttrValue, Result, Shape, dispatch_float};
 use mxrs_kernels::copy::{self, Add, Unit, View};
 use mxrs_kernels::dispatch_unit;
 use mxrs_kernels::pad::{Fill, pad};
+use mxrs_kernels::parts::{bytes_of, units, units_mut};
 
 pub fn register(r: &mut Registry) {
     r.op("im2col", "The windows of data as columns: (N, C, D1, ...) to (N, C * taps, number of windows).")

@@ -1,31 +1,10 @@
-//! Between operators and the movement kernels: arrays as units of their element's size, and moves through a view.
+//! Between operators and the movement kernels: moves of whole arrays through a view.
 
 use super::super::Ctx;
 use mxrs_base::{AttrValue, DType, Elem, Error, Result, Shape, dispatch};
 use mxrs_kernels::copy::{self, Unit, View};
 use mxrs_kernels::dispatch_unit;
-
-/// Bytes as units of `U`'s size. The memory of an array is aligned for every element type.
-pub fn units<U: Unit>(bytes: &[u8]) -> &[U] {
-    // SAFETY: every bit pattern is a value of an unsigned integer.
-    let (head, body, tail) = unsafe { bytes.align_to::<U>() };
-    assert!(head.is_empty() && tail.is_empty(), "an array is not aligned for its elements");
-    body
-}
-
-/// As [`units`], to write.
-pub fn units_mut<U: Unit>(bytes: &mut [u8]) -> &mut [U] {
-    // SAFETY: every bit pattern is a value of an unsigned integer, and of the element type that was there.
-    let (head, body, tail) = unsafe { bytes.align_to_mut::<U>() };
-    assert!(head.is_empty() && tail.is_empty(), "an array is not aligned for its elements");
-    body
-}
-
-/// The bytes of elements.
-pub fn bytes_of<T: Elem>(values: &[T]) -> &[u8] {
-    // SAFETY: element types have no padding; the bytes live as long as the values.
-    unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
-}
+use mxrs_kernels::parts::{bytes_of, units, units_mut};
 
 /// `value` in `dtype`, as a unit; `U` has the size of `dtype`.
 pub fn constant<U: Unit>(dtype: DType, value: f64) -> U {

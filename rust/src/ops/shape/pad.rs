@@ -2,10 +2,11 @@
 
 use super::super::registry::Registry;
 use super::super::{Build, Ctx, GradArgs, Grads, Sig, choice, draw, float, ints};
-use super::movement::{checked, constant, optional, units, units_mut};
+use super::movement::{checked, constant, optional};
 use mxrs_base::{AttrValue, Result, Shape, dispatch};
 use mxrs_kernels::dispatch_unit;
 use mxrs_kernels::pad::{Fill, pad, pad_grad};
+use mxrs_kernels::parts::{units, units_mut};
 
 const MODES: &[&str] = &["constant", "edge", "reflect"];
 
