@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
+import case_graph
 import numpy as np
 
 Case = Callable[[], tuple[Callable[[int], None], Callable[[], None]]]
@@ -26,6 +27,7 @@ def cases(library: str, threads: int) -> dict[str, Case]:
         "elementwise": lambda: _elementwise(mx),
         "overlap": lambda: _overlap(mx, wait=True),
         "issue": lambda: _overlap(mx, wait=False),
+        **case_graph.cases(mx),
     }
 
 

@@ -13,4 +13,10 @@ CASES: dict[str, str] = {
     "elementwise": "six elementwise operators over a million elements",
     "overlap": "two independent chains of products, then wait",
     "issue": "the same chains: time until the calls return",
+    "chain20": "twenty elementwise operators over 4 M floats, hybridized",
+    "resnet18": "ResNet-18 training step, batch 8, hybridized",
+    "lstm": "LSTM training step (20 steps, batch 32, 128 units), hybridized",
+    "bind10000": "infer, plan and bind a graph of 10,000 nodes",
+    "executor": "MLP training step by Executor, batch 128",
+    "module": "20 MLP training steps by Module.fit, batch 128",
 }

@@ -82,7 +82,7 @@ with mx.name.NameManager():
     cell = {CELLS[name]}
     out_names = [cell.prefix, cell.name, repr(cell), list(cell.collect_params()), list(cell._collect_params_with_prefix())]
     out_shapes = [p.shape for p in cell.collect_params().values()]
-    out_states = [cell.state_info(), cell.state_info(5), [s.shape for s in cell.begin_state(batch_size=2)]]
+    out_states = [cell.state_info(), cell.state_info(5), [s.shape for s in cell.begin_state(batch_size=2, func=nd.zeros)]]
 """
     )
 
@@ -99,6 +99,13 @@ for make in (gluon.rnn.RNNCell, gluon.rnn.LSTMCell, gluon.rnn.GRUCell):
 """,
         x=np.arange(6.0, dtype="f4").reshape(2, 3) / 10,
     )
+
+
+def test_states_are_arrays_by_default():
+    # MXNet gives Symbols where a modifier cell is among the cells.
+    cell = rnn.SequentialRNNCell()
+    cell.add(rnn.ResidualCell(rnn.RNNCell(3)))
+    assert isinstance(cell.begin_state(batch_size=2)[0], nd.NDArray)
 
 
 def test_states_follow_ctx_dtype_and_function():
@@ -174,7 +181,8 @@ def test_a_cell_learns():
     params.update(head.collect_params())
     trainer = gluon.Trainer(params, "adam", {"learning_rate": 0.01})
     loss_of = gluon.loss.SigmoidBinaryCrossEntropyLoss()
-    for _ in range(150):
+    right = []
+    for _ in range(200):
         x = rng.randn(32, 10, 1).astype("f4")
         y = (x[:, 0] > 0).astype("f4")
         with autograd.record():
@@ -182,7 +190,8 @@ def test_a_cell_learns():
             loss = loss_of(head(out[-1]), nd.array(y))
         loss.backward()
         trainer.step(32)
-    assert loss.mean().asscalar() < 0.3
+        right.append(((head(out[-1]).asnumpy() > 0) == y).mean())
+    assert np.mean(right[:10]) < 0.7 and np.mean(right[-20:]) > 0.85
 
 
 def test_shared_and_saved_parameters(tmp_path):

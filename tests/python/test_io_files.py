@@ -220,6 +220,7 @@ def test_libsvm_parts_cover_all_rows_once(write):
         ("", r"there are no rows"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:LibSVMIter:UserWarning")
 def test_libsvm_errors_name_file_and_line(write, text, says):
     with pytest.raises(MXNetError, match=says):
         io.LibSVMIter(data_libsvm=write("bad.svm", text), data_shape=(3,), batch_size=1)

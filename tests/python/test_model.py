@@ -331,8 +331,9 @@ def test_feedforward_in_files(tmp_path):
     again = FeedForward.load(str(tmp_path / "ff"), 15, numpy_batch_size=10)
     assert again.begin_epoch == 15 and again.numpy_batch_size == 10
     np.testing.assert_allclose(again.predict(X), model.predict(X), rtol=1e-5)
-    pickled = pickle.loads(pickle.dumps(again.__getstate__()["num_epoch"]))
-    assert pickled is None and again.__getstate__()["_pred_exec"] is None
+    pickled = pickle.loads(pickle.dumps(again))
+    assert pickled.begin_epoch == 15
+    np.testing.assert_allclose(pickled.predict(X), model.predict(X), rtol=1e-5)
 
 
 def test_create_trains_with_an_epoch_size(caplog):

@@ -42,6 +42,21 @@ def test_the_log_is_mxnets_with_the_loss(caplog):
     ]
 
 
+def test_a_metric_that_cannot_be_read_before_its_first_batch(caplog):
+    class Share(mx.metric.EvalMetric):
+        def update(self, labels, preds):
+            self.sum_metric += 1
+            self.num_inst += 2
+
+        def get(self):
+            return self.name, self.sum_metric / self.num_inst
+
+    assert logged(caplog, eval_metric=Share("share"))[:2] == [
+        "Epoch[0] Train-share=#",
+        "Epoch[0] Train-loss=#",
+    ]
+
+
 def test_a_network_without_loss_layers_shows_none(caplog):
     x = mx.sym.FullyConnected(mx.sym.Variable("data"), num_hidden=3, name="f")
     ones = mx.sym.MakeLoss(mx.sym.mean(x * x), name="own")

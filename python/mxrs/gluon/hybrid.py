@@ -70,6 +70,13 @@ def _first_array(values: Sequence[Any]) -> NDArray | None:
     return None
 
 
+def _has_symbol(values: Sequence[Any]) -> bool:
+    return any(
+        isinstance(value, SymbolBase) or (isinstance(value, list | tuple) and _has_symbol(value))
+        for value in values
+    )
+
+
 class HybridBlock(Block):
     """A block whose `hybrid_forward(F, x, ..., **params)` computes with the operators of `F`.
 
@@ -157,7 +164,7 @@ class HybridBlock(Block):
         """Run `hybrid_forward` on the context of the first array, with this block's parameters from there."""
         first = x if isinstance(x, NDArray) else _first_array((x, *args))
         if first is None:
-            if any(isinstance(value, SymbolBase) for value in _flatten([x, *args])[0]):
+            if _has_symbol((x, *args)):
                 return self._forward_symbol(x, *args)
             raise self._no_array(x, args)
         if self._active:

@@ -57,10 +57,13 @@ class Head(NamedTuple):
     label: str | None
 
 
-def reports_loss(names: Any) -> bool:
-    """Whether a metric of this name (or these) is a loss."""
-    each = names if isinstance(names, list) else [names]
-    return any(word in str(name).lower() for name in each for word in _LOSS_WORDS)
+def reports_loss(metric: Any) -> bool:
+    """Whether a metric, or one of those it is made of, is a loss by its name."""
+    parts = getattr(metric, "metrics", None)
+    if isinstance(parts, list):
+        return any(reports_loss(part) for part in parts)
+    # Not get(): a metric of the user's own may divide by the number of samples, which is still 0.
+    return any(word in str(getattr(metric, "name", "")).lower() for word in _LOSS_WORDS)
 
 
 def loss_heads(symbol: Any) -> list[Head]:

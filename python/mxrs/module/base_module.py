@@ -428,7 +428,7 @@ class BaseModule:
         self.init_optimizer(kvstore=kvstore, optimizer=optimizer, optimizer_params=optimizer_params)
         eval_metric = metric.create(eval_metric)
         validation_metric = eval_metric if validation_metric is None else metric.create(validation_metric)
-        loss_metric = None if reports_loss(eval_metric.get()[0]) else HeadLoss()
+        loss_metric = None if reports_loss(eval_metric) else HeadLoss()
         # What callbacks find in `locals`; one dictionary, brought up to date for each batch.
         scope = dict(locals())
         batches = batches_in(train_data)
@@ -506,7 +506,7 @@ class BaseModule:
     def _validate(self, scope: dict[str, Any]) -> None:
         """Log metric and loss over the evaluation data."""
         callbacks = _listed(scope["eval_batch_end_callback"])
-        loss_metric = None if reports_loss(scope["validation_metric"].get()[0]) else HeadLoss()
+        loss_metric = None if reports_loss(scope["validation_metric"]) else HeadLoss()
         if loss_metric is not None:
             callbacks = [
                 lambda param: self._measure_loss(loss_metric, param.locals["eval_batch"]),

@@ -16,4 +16,4 @@ pub use handle::Array;
 pub use invoke::{Arrays, invoke, origin, set_origin_hook, view};
 pub use mode::{Mode, is_recording, is_training, set_recording, set_training};
 pub use node::{CustomGrad, GradReq, Link, Node, NodeState, OpNode, Slot, custom_node};
-pub use rng::{next as next_rng, seed};
+pub use rng::{DrawAgain, next as next_rng, seed};

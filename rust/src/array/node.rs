@@ -57,7 +57,9 @@ pub struct CustomNode {
     pub backward: CustomGrad,
 }
 
-pub type CustomGrad = Box<dyn Fn(Vec<Array>) -> Result<Vec<Option<Array>>> + Send + Sync>;
+/// From the outputs' gradients to the inputs'. Where the second argument names an array, the gradient may be written
+/// there and that array returned: nothing else will contribute to it.
+pub type CustomGrad = Box<dyn Fn(Vec<Array>, &[Option<Array>]) -> Result<Vec<Option<Array>>> + Send + Sync>;
 
 /// A value that a recorded call read or wrote: its spec, its memory where the gradient looks at it, and where it came from.
 pub struct Slot {

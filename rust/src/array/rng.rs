@@ -3,8 +3,30 @@
 use crate::device::Context;
 use crate::ops::RngPos;
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
 use std::sync::OnceLock;
+
+thread_local! {
+    /// Positions that calls on this thread take again instead of new ones.
+    static AGAIN: RefCell<VecDeque<RngPos>> = const { RefCell::new(VecDeque::new()) };
+}
+
+/// While it lives, calls on this thread draw at the given positions, one after another.
+pub struct DrawAgain(());
+
+impl DrawAgain {
+    pub fn at(positions: impl IntoIterator<Item = RngPos>) -> DrawAgain {
+        AGAIN.with_borrow_mut(|a| *a = positions.into_iter().collect());
+        DrawAgain(())
+    }
+}
+
+impl Drop for DrawAgain {
+    fn drop(&mut self) {
+        AGAIN.with_borrow_mut(VecDeque::clear);
+    }
+}
 
 #[derive(Default)]
 struct Streams {
@@ -34,6 +56,9 @@ pub fn seed(seed: u64, context: Option<Context>) {
 
 /// Takes `count` positions of the context's stream, in program order.
 pub fn next(context: Context, count: u64) -> RngPos {
+    if let Some(position) = AGAIN.with_borrow_mut(VecDeque::pop_front) {
+        return position;
+    }
     let mut streams = streams().lock();
     // Contexts started by one seed draw different numbers, as devices do in MXNet.
     let start = streams.seed.wrapping_add((context.id as u64) << 32 ^ (context.kind as u64 - 1) << 48);

@@ -3,7 +3,7 @@
 use super::plan::{Plan, Request};
 use super::run::{Run, arena};
 use crate::array::{
-    Array, CustomGrad, EagerBuild, Link, custom_node, is_recording, is_training,
+    Array, CustomGrad, DrawAgain, EagerBuild, Link, Mode, custom_node, is_recording, is_training,
 };
 use crate::device::Context;
 use crate::graph::Symbol;
@@ -18,6 +18,8 @@ use std::sync::Arc;
 /// A graph and the plans made of it so far.
 pub struct CachedOp {
     symbol: Arc<Symbol>,
+    /// How many of the variables are arguments; auxiliary states come after them.
+    arguments: usize,
     /// Where each of the caller's arrays goes: the symbol's variables in the order of the plan.
     places: Vec<usize>,
     plans: Mutex<HashMap<Request, Arc<Plan>>>,
@@ -39,6 +41,7 @@ impl CachedOp {
         }
         Ok(CachedOp {
             symbol: Arc::new(symbol),
+            arguments: args.len(),
             places,
             plans: Mutex::default(),
             arenas: Mutex::default(),
@@ -58,7 +61,7 @@ impl CachedOp {
             .collect::<Result<_>>()?;
         let recorded = is_recording() && inputs.iter().any(|a| a.link.is_some());
         let grads = match recorded {
-            true => inputs.iter().take(self.argument_count()).map(|a| u8::from(a.link.is_some())).collect(),
+            true => inputs.iter().take(self.arguments).map(|a| u8::from(a.link.is_some())).collect(),
             false => Vec::new(),
         };
         let specs = inputs.iter().map(|a| a.spec().clone()).collect();
@@ -82,10 +85,6 @@ impl CachedOp {
             output.link = Some(Link { node: node.clone(), index: i as u32 });
         }
         Ok(outputs)
-    }
-
-    fn argument_count(&self) -> usize {
-        self.symbol.inputs().0.len()
     }
 
     fn plan(&self, request: Request) -> Result<Arc<Plan>> {
@@ -117,18 +116,23 @@ impl CachedOp {
 
     /// What the tape calls to go backward through the call.
     fn rule(&self, run: Run, inputs: Vec<Array>) -> CustomGrad {
-        let symbol = self.symbol.clone();
-        Box::new(move |heads| {
+        let (symbol, count) = (self.symbol.clone(), self.arguments);
+        Box::new(move |heads, into| {
             if is_recording() {
+                // In the mode, and with the draws, of the call.
+                let _mode = Mode::set(true, run.plan().train);
+                let _draws = DrawAgain::at(run.draws());
                 return replay(&symbol, &inputs, heads);
             }
             let plan = run.plan().clone();
             let arguments = plan.variables.len().min(inputs.len());
             let mut grads: Vec<Option<Array>> = vec![None; arguments];
-            let count = symbol.inputs().0.len();
             for (i, grad) in grads.iter_mut().enumerate().take(count) {
                 if inputs[i].link.is_some() {
-                    *grad = Some(Array::empty(inputs[i].spec().clone(), inputs[i].context())?);
+                    *grad = Some(match into.get(i) {
+                        Some(Some(target)) if target.spec() == inputs[i].spec() => target.clone(),
+                        _ => Array::empty(inputs[i].spec().clone(), inputs[i].context())?,
+                    });
                 }
             }
             run.backward(heads.into_iter().map(Some).collect(), grads.clone())?;

@@ -67,6 +67,11 @@ impl Run {
         Ok(run)
     }
 
+    /// Where the forward phase drew from the random stream, in order.
+    pub fn draws(&self) -> impl Iterator<Item = RngPos> {
+        self.plan.draws.iter().filter_map(|(n, _)| self.rng.get(n).copied())
+    }
+
     pub fn plan(&self) -> &Arc<Plan> {
         &self.plan
     }

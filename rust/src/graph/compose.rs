@@ -168,3 +168,49 @@ pub fn refuse_input_key(key: &str) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::Program;
+    use crate::ops::{Build, Spec, Value, registry};
+    use mxrs_base::Shape;
+
+    /// Every operator says how many outputs it has before it is run: as many as its rule gives, or fewer where it
+    /// declares hidden ones.
+    #[test]
+    fn counts_are_those_of_the_rules() {
+        for op in registry::all() {
+            for sample in &op.samples {
+                let mut given: Vec<(&str, mxrs_base::AttrValue)> = sample.attrs.clone();
+                if let Some(counter) = op.variadic.filter(|n| op.param_index(n).is_some())
+                    && !given.iter().any(|(name, _)| *name == counter)
+                {
+                    given.push((counter, (sample.inputs.len() as i64).into()));
+                }
+                let attrs = Attrs::new(op, &given).expect("the attributes of a sample");
+                let mut program = Program::default();
+                let ins: Vec<Value> = sample
+                    .inputs
+                    .iter()
+                    .map(|i| Value(program.value(Spec::new(Shape::new(&i.shape), i.dtype))))
+                    .collect();
+                let Ok(outs) = program.call(op, attrs.clone(), &ins) else { continue };
+                let count = op.count(&attrs);
+                let hides = op.visible.is_some();
+                assert!(
+                    count == outs.len() || hides && count < outs.len(),
+                    "{}: {count} outputs are declared, the rule gives {}",
+                    op.name,
+                    outs.len()
+                );
+                if std::env::var_os("MXRS_FACTS").is_some() {
+                    let same = outs.iter().chain(&ins).all(|v| program.spec(*v).shape == program.spec(outs[0]).shape);
+                    let moves = !ins.is_empty() && !outs.is_empty()
+                        && program.spec(outs[0]).shape.size() == program.spec(ins[0]).shape.size();
+                    println!("FACT {} same={same} size={moves} keeps={} ins={}", op.name, op.keeps_shape, ins.len());
+                }
+            }
+        }
+    }
+}

@@ -76,7 +76,7 @@ pub fn lower(
             program.call(call.op, attrs, &ins).map_err(|e| e.within(&format!("node {}", node.name)))?;
         let count = node.outputs();
         for (i, v) in outs.iter().enumerate().take(count) {
-            named.push((format!("{}_{}", node.name, call.op.output_name(i, count)), v.0));
+            named.push((node.output_name(i as u32), v.0));
         }
         values.insert(key, outs);
     }

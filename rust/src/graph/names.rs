@@ -64,7 +64,8 @@ impl Node {
         match &self.call {
             None => self.name.to_string(),
             Some(call) => {
-                let count = call.op.count(&call.attrs);
+                // Where an operator does not name its outputs, hidden ones count too.
+                let count = call.op.file_outputs(&call.attrs);
                 format!("{}_{}", self.name, call.op.output_name(index as usize, count))
             }
         }

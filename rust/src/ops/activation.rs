@@ -104,6 +104,9 @@ fn leaky(r: &mut Registry) {
             float("upper_bound", "rrelu: the largest slope").or(0.333_999_991_416_931_15),
         ])
         .alias(&["_npx_leaky_relu"])
+        .visible(|a| if a.str("act_type") == "rrelu" { 2 } else { 1 })
+        .output_names(&["output", "mask"])
+        .init(1, r#"["Constant", {"value": 0.25}]"#)
         .infer(|s| {
             s.expect_float(0)?;
             let mut specs = s.same(0)?;

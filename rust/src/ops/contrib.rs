@@ -63,6 +63,7 @@ fn straight(_: &mut dyn Build, g: &GradArgs) -> Result<Grads> {
 fn multicast(r: &mut Registry) {
     r.op("amp_multicast", "All inputs in one floating type: the widest among them, or the narrowest.")
         .variadic("data", "arrays of floating types", "num_outputs")
+        .visible(|a| a.size("num_outputs"))
         .param(int("num_outputs", "how many arrays there are").at_least(1.0))
         .param(flag("cast_narrow", "take the narrowest type instead of the widest").or(false))
         .compose(|b, a, ins| {

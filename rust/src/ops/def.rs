@@ -211,7 +211,7 @@ impl OpDef {
         self.file_outputs.map_or_else(|| self.count(attrs), |f| f(attrs))
     }
 
-    /// What output `i` of `count` is called after the node's name.
+    /// What output `i` is called after the node's name, of `count` with the hidden ones.
     pub fn output_name(&self, i: usize, count: usize) -> String {
         match self.output_names.get(i) {
             Some(name) => name.to_string(),

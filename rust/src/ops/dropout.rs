@@ -23,6 +23,8 @@ pub fn register(r: &mut Registry) {
     .random()
     .trains()
     .visible(|_| 1)
+    .file_outputs(|_| 2)
+    .output_names(&["output"])
     .infer(|s| {
         s.expect_float(0)?;
         s.shape(0).axes(&s.attrs.ints("axes")).map_err(|e| s.fail(e.message()))?;

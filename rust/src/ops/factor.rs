@@ -431,6 +431,7 @@ fn determinants(r: &mut Registry) {
     r.op("_linalg_det", "The determinant of each matrix.")
         .input("A", "(..., n, n)")
         .alias(&["linalg_det", "_npi_det"])
+        .file_outputs(|_| 3)
         .infer(|s| {
             squares(s)?;
             s.shaped(fronts(s.shape(0)))
@@ -447,6 +448,8 @@ fn determinants(r: &mut Registry) {
     r.op("_linalg_slogdet", "Sign of the determinant, and logarithm of its absolute value, of each matrix.")
         .input("A", "(..., n, n)")
         .alias(&["linalg_slogdet", "_npi_slogdet"])
+        .visible(|_| 2)
+        .file_outputs(|_| 4)
         .infer(|s| {
             squares(s)?;
             let spec = Spec::new(fronts(s.shape(0)), s.dtype(0));

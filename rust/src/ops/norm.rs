@@ -30,7 +30,10 @@ fn wide(dtype: DType) -> DType {
 }
 
 fn inputs(op: &mut OpBuilder) -> &mut OpBuilder {
-    op.input("data", "values, with channels on `axis`")
+    op.output_names(&["output", "mean", "var"])
+        .init(3, r#"["zero", {}]"#)
+        .init(4, r#"["one", {}]"#)
+        .input("data", "values, with channels on `axis`")
         .input("gamma", "scale per channel; not looked at with fix_gamma")
         .input("beta", "shift per channel")
         .input("moving_mean", "mean per channel for inference; changed by the backward pass while training")
@@ -93,6 +96,7 @@ fn batch_norm(r: &mut Registry) {
         .alias(&["_npx_batch_norm"])
         .trains()
         .visible(visible)
+        .file_outputs(|_| 3)
         .infer(infer)
         .complete(complete)
         .kernel(|c| {
@@ -356,6 +360,7 @@ fn variants(r: &mut Registry) {
         .params(common(1e-3f32 as f64))
         .params(rest())
         .visible(visible)
+        .file_outputs(|_| 4)
         .states(&[3, 4])
         .infer(infer)
         .complete(complete)
@@ -373,6 +378,7 @@ fn variants(r: &mut Registry) {
             string("key", "the name of the layer among those that synchronize"),
         ])
         .visible(visible)
+        .file_outputs(|_| 3)
         .states(&[3, 4])
         .infer(|s| {
             one_device(s.attrs)?;
@@ -395,6 +401,7 @@ fn variants(r: &mut Registry) {
     inputs(op)
         .params(common(1e-3f32 as f64))
         .visible(visible)
+        .file_outputs(|_| 3)
         .states(&[3, 4])
         .infer(infer)
         .complete(complete)

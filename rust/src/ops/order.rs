@@ -128,6 +128,7 @@ fn topk(r: &mut Registry) {
         })
     })
     .visible(|attrs| if attrs.str("ret_typ") == "both" { 2 } else { 1 })
+    .file_outputs(|attrs| if matches!(attrs.str("ret_typ"), "both" | "value") { 2 } else { 1 })
     .cost(cost)
     .kernel(|c| {
         let to = match c.attrs.str("ret_typ") {
@@ -162,6 +163,7 @@ fn sorts(r: &mut Registry) {
             Ok([Spec::new(shape, s.dtype(0)), places].into_iter().collect())
         })
         .visible(|_| 1)
+        .file_outputs(|_| 2)
         .cost(cost)
         .kernel(|c| {
             let to = Outputs { values: Some(0), places: Some(1), ..Outputs::default() };

@@ -31,6 +31,12 @@ pub fn register(r: &mut Registry) {
     up_sampling(r);
 }
 
+/// MXNet keeps the places of the largest numbers as a second output where its kernels need them.
+fn file_outputs(a: &Attrs) -> usize {
+    let channels_last = a.str("layout").ends_with('C');
+    1 + usize::from(a.str("pool_type") == "max" && !a.ints("kernel").is_empty() && !channels_last)
+}
+
 fn params() -> [Param; 10] {
     [
         ints("kernel", "extents of the window: (w,), (h, w) or (d, h, w)").or(empty()).at_least(0.0),
@@ -126,6 +132,7 @@ fn pooling(r: &mut Registry) {
         .input("data", "(batch, channel, space...), or as `layout` says")
         .params(params())
         .alias(&["_npx_pooling"])
+        .file_outputs(file_outputs)
         .infer(|s| {
             let (g, _) = checked(s, s.shape(0))?;
             s.shaped(out_shape(s.attrs, s.shape(0), &g))
@@ -307,6 +314,17 @@ fn up_sampling(r: &mut Registry) {
         .param(choice("multi_input_mode", &["concat", "sum"], "what becomes of several inputs").or("concat"))
         .param(int("num_args", "how many inputs there are").or(1i64).at_least(1.0))
         .param(int("workspace", "without meaning here").or(512i64).at_least(0.0))
+        .input_names(|a| if a.str("sample_type") == "bilinear" { &["data", "weight"] } else { &[] })
+        .init(1, r#"["bilinear", {}]"#)
+        .complete(|a, shapes| {
+            if a.str("sample_type") == "bilinear"
+                && let [_, weight @ None] = shapes
+            {
+                let extent = bilinear_extent(a.size("scale"));
+                *weight = Some(Shape::new(&[a.size("num_filter"), 1, extent, extent]));
+            }
+            Ok(())
+        })
         .compose(|b, a, x| {
             let refuse = |text: String| Error::op(format!("UpSampling: {text}"));
             let Some(first) = x.first().map(|v| b.shape(*v).clone()).filter(|s| s.ndim() == 4) else {
@@ -352,8 +370,13 @@ fn join(b: &mut dyn Build, a: &Attrs, images: &[Value]) -> Result<super::Values>
     Ok(one(sum))
 }
 
+/// Height and width of the filter that interpolates between elements `scale` apart.
+fn bilinear_extent(scale: usize) -> usize {
+    2 * scale - scale % 2
+}
+
 fn bilinear(b: &mut dyn Build, a: &Attrs, x: &[Value], scale: usize) -> Result<super::Values> {
-    let (kernel, pad) = ((2 * scale - scale % 2) as i64, (scale / 2) as i64);
+    let (kernel, pad) = (bilinear_extent(scale) as i64, (scale / 2) as i64);
     let (&[data, weight], filters) = (x, a.int("num_filter")) else {
         return Err(Error::op(format!(
             "UpSampling: bilinear takes data and weight; {} inputs were given",

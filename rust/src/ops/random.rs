@@ -376,6 +376,7 @@ fn multinomial(r: &mut Registry) {
     .param(flag("get_prob", "also give the logarithm of the probability of each draw").or(false))
     .param(dtype("dtype", "the element type of the class numbers").or(DType::I32))
     .alias(&["sample_multinomial"])
+    .visible(|a| 1 + usize::from(a.bool("get_prob")))
     .random()
     .infer(multinomial_shapes)
     .kernel(|c| {
@@ -523,6 +524,7 @@ fn unique_zipfian(r: &mut Registry) {
     .param(int("range_max", "how many numbers there are").at_least(1.0))
     .param(ints("shape", "(rows, distinct numbers in each)").or_none())
     .random()
+    .visible(|_| 2)
     .infer(|s| {
         let shape = joined(&s.attrs.shape("shape")?, &[])?;
         if shape.ndim() != 2 {

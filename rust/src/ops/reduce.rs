@@ -419,6 +419,7 @@ fn moments(r: &mut Registry) {
         .input("data", "values of any shape")
         .param(ints("axes", "the axes to reduce; none means all").or_none())
         .param(flag("keepdims", "whether reduced axes stay, with extent 1").or(false))
+        .visible(|_| 2)
         .infer(|s| {
             let given = s.attrs.ints("axes");
             let axes = s.shape(0).axes(&given).map_err(|e| s.fail(e.message()))?;

@@ -73,6 +73,7 @@ fn head<'r>(r: &'r mut Registry, name: &'static str, doc: &'static str, l: Layou
         .variadic("data", "weight, gradient and states of each weight in turn", "num_inputs")
         .mutates(&states)
         .updates(&weights)
+        .visible(|a| a.size(if a.has("num_weights") { "num_weights" } else { "num_tensors" }))
         .param(int(l.count, "how many weights there are").or(1).at_least(1.0).at_most(MOST as f64))
 }
 
@@ -338,6 +339,7 @@ fn reset(r: &mut Registry) {
     let most = 4 * MOST;
     r.op("reset_arrays", "Makes every element of the arrays zero, in place.")
         .variadic("data", "arrays of any shapes and types", "num_arrays")
+        .visible(|_| 0)
         .param(int("num_arrays", "how many arrays there are").at_least(1.0).at_most(most as f64))
         .mutates(&(0..most).collect::<Vec<_>>())
         .infer(|_| Ok(Specs::new()))

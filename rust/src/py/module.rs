@@ -232,7 +232,7 @@ fn record_custom(inputs: Vec<Any<'_>>, outputs: Vec<Any<'_>>, backward: Py<PyAny
     }
     let context = outs.first().map_or(Context::CPU, Array::context);
     let specs: Vec<Spec> = ins.iter().map(|a| a.spec().clone()).collect();
-    let rule: CustomGrad = Box::new(move |grads| {
+    let rule: CustomGrad = Box::new(move |grads, _| {
         Python::attach(|py| call_back(py, &backward, grads, &specs))
             .map_err(|e| Error::op(format!("autograd.Function.backward raised {e}")))
     });

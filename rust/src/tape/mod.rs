@@ -102,6 +102,10 @@ struct Walk {
     /// Whether the node itself is one of the targets of `grad`.
     is_target: Vec<bool>,
     grads: Vec<Slots>,
+    /// How many calls and heads contribute to the gradient of each node.
+    uses: Vec<u32>,
+    /// Gradients are results (`grad`), so variables' own arrays are left alone.
+    targeted: bool,
     build: EagerBuild,
 }
 
@@ -114,6 +118,8 @@ impl Walk {
             leads: Vec::new(),
             is_target: Vec::new(),
             grads: Vec::new(),
+            uses: Vec::new(),
+            targeted: targets.is_some(),
             build: EagerBuild::new(first.context()),
         };
         for head in heads {
@@ -135,6 +141,9 @@ impl Walk {
             };
             let link = head.link.as_ref().ok_or_else(not_recorded)?;
             let value = walk.build.array(grad);
+            if let Some(n) = walk.index.get(&Arc::as_ptr(&link.node)) {
+                walk.uses[*n] += 1;
+            }
             walk.add(link, value)?;
         }
         Ok(walk)
@@ -159,10 +168,16 @@ impl Walk {
                     .collect();
                 drop(state);
                 stack.push((node, true));
-                stack.extend(parents.into_iter().map(|p| (p, false)));
+                // The first input's history comes first, as in a graph: states shared by two calls depend on the order.
+                stack.extend(parents.into_iter().rev().map(|p| (p, false)));
                 continue;
             }
             let is_target = targets.is_some_and(|t| t.iter().any(|l| Arc::ptr_eq(&l.node, &node)));
+            for link in links(&state) {
+                if let Some(n) = self.index.get(&Arc::as_ptr(&link.node)) {
+                    self.uses[*n] += 1;
+                }
+            }
             let below =
                 links(&state).any(|l| self.index.get(&Arc::as_ptr(&l.node)).is_some_and(|i| self.leads[*i]));
             let (wanted, outputs) = match &*state {
@@ -177,6 +192,7 @@ impl Walk {
             self.leads.push(wanted || is_target || below);
             self.is_target.push(is_target);
             self.grads.push(smallvec::smallvec![None; outputs]);
+            self.uses.push(0);
         }
         Ok(())
     }
@@ -269,7 +285,8 @@ impl Walk {
                 }
             });
         }
-        let grads = (custom.backward)(heads)?;
+        let into: Vec<Option<Array>> = custom.ins.iter().map(|l| self.destination(l.as_ref()?)).collect();
+        let grads = (custom.backward)(heads, &into)?;
         let mut out = SmallVec::new();
         for (link, grad) in custom.ins.iter().zip(grads) {
             if let (Some(link), Some(grad)) = (link, grad) {
@@ -277,6 +294,18 @@ impl Walk {
             }
         }
         Ok(out)
+    }
+
+    /// The gradient array of a variable to which one contribution alone goes, and which may be overwritten.
+    fn destination(&self, link: &Link) -> Option<Array> {
+        let n = *self.index.get(&Arc::as_ptr(&link.node))?;
+        if self.uses[n] != 1 || self.targeted {
+            return None;
+        }
+        match &*link.node.state.lock() {
+            NodeState::Variable { grad, req: GradReq::Write, .. } => Some(grad.clone()),
+            _ => None,
+        }
     }
 
     fn hold(&mut self, array: Option<Array>, spec: &Spec) -> Value {
@@ -304,6 +333,7 @@ impl Walk {
                     let op = ops::registry::expect("zeros_like");
                     invoke(op, &Attrs::new(op, &[])?, &[&target], Some(&[&target]), None)?;
                 }
+                (Some(value), GradReq::Write) if self.build.get(value)?.same_memory(&target) => {}
                 (Some(value), GradReq::Write) => {
                     let cast = (&mut self.build as &mut dyn Build).cast(value, target.dtype())?;
                     invoke(copy, &Attrs::new(copy, &[])?, &[self.build.get(cast)?], Some(&[&target]), None)?;

@@ -96,8 +96,8 @@ class _BatchNorm(_Norm):
         running_mean: Any,
         running_var: Any,
     ) -> Any:
-        out = F.BatchNorm(x, gamma, beta, running_mean, running_var, name="fwd", **self._kwargs)
-        return F.Activation(out, act_type="relu") if self.fuse_relu else out
+        op = F.contrib.BatchNormWithReLU if self.fuse_relu else F.BatchNorm
+        return op(x, gamma, beta, running_mean, running_var, name="fwd", **self._kwargs)
 
     def __repr__(self) -> str:
         return (

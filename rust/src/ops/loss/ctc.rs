@@ -11,6 +11,7 @@ pub fn register(r: &mut Registry) {
         .input_count(|a| 2 + lengths(a))
         .params(params())
         .alias(&["ctc_loss", "_contrib_CTCLoss", "_contrib_ctc_loss"])
+        .file_outputs(|_| 2)
         .infer(|s| {
             check(s, 0)?;
             s.shaped(Shape::new(&[s.shape(0)[1]]))

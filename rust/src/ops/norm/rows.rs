@@ -109,6 +109,8 @@ fn layer_norm(r: &mut Registry) {
         ])
         .alias(&["_npx_layer_norm"])
         .visible(visible)
+        .file_outputs(|_| 3)
+        .output_names(&["output", "mean", "std"])
         .infer(|s| {
             let axis = s.axis(0, s.attrs.int("axis"))?;
             check_affine(s, s.shape(0)[axis])?;
@@ -247,6 +249,8 @@ fn grouped(r: &mut Registry) {
     affine_inputs(op, "one number per channel (axis 1)")
         .param(float("eps", "added to the variance").or(1e-3f32 as f64).at_least(0.0))
         .visible(|_| 1)
+        .file_outputs(|_| 3)
+        .output_names(&["output"])
         .infer(|s| {
             s.expect_ndim(0, 3..=usize::MAX)?;
             grouped_infer(s, s.shape(0)[1])
@@ -273,6 +277,8 @@ fn grouped(r: &mut Registry) {
             flag("output_mean_var", "also gives the mean and sqrt(variance + eps)").or(false),
         ])
         .visible(visible)
+        .file_outputs(|_| 3)
+        .output_names(&["output", "mean", "std"])
         .infer(|s| {
             s.expect_ndim(0, 3..=usize::MAX)?;
             let groups = s.attrs.size("num_groups");
@@ -377,6 +383,8 @@ fn l2(r: &mut Registry) {
                 .or("instance"),
         ])
         .visible(|_| 1)
+        .file_outputs(|_| 2)
+        .output_names(&["output"])
         .infer(|s| {
             let (outer, _, inner) = l2_infer(s)?;
             let norm = Spec::new(Shape::new(&[outer * inner]), super::wide(s.dtype(0)));
@@ -475,6 +483,8 @@ fn lrn(r: &mut Registry) {
     .input("data", "values, shape (batch, channels, height, width)")
     .params(lrn_params())
     .visible(|_| 1)
+    .file_outputs(|_| 2)
+    .output_names(&["output"])
     .infer(|s| {
         s.expect_float(0)?;
         s.expect_ndim(0, 4..=4)?;

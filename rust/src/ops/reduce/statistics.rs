@@ -193,6 +193,7 @@ fn histogram(r: &mut Registry) {
     .param(floats("range", "(low, high) of the equal bins").or_none())
     .alias(&["_npi_histogram"])
     .input_count(|attrs| if attrs.is_none("bin_cnt") { 2 } else { 1 })
+    .visible(|_| 2)
     .infer(infer_histogram)
     .cost(|s, _| 300.0 + s.shape(0).size() as f64 * 20.0)
     .kernel(|c| {
