@@ -11,18 +11,15 @@ import pytest
 
 import hybrid_cases
 import mxrs as mx
-from hybrid_cases import LAYERS, NETWORKS, assert_close, fill, leaves, lenet, rand, resnet, step, twins
+from hybrid_cases import LAYERS, NETWORKS, assert_close, leaves, lenet, rand, resnet, step, twins
 from mxrs import gluon, nd
 from mxrs.base import MXNetError
 from mxrs.gluon import nn
 from oracle import assert_same
 from oracle_server import execute
 
-
 # The same classes, as a program that either library runs.
-SOURCES = "nn = gluon.nn
-" + "
-".join(
+SOURCES = "nn = gluon.nn\n" + "\n".join(
     textwrap.dedent(inspect.getsource(getattr(hybrid_cases, name)))
     for name in (
         *("Residual", "resnet", "lenet", "Scales", "Shapes", "Nested", "Own", "Tied", "Picks", "Reuse"),

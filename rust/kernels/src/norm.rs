@@ -114,31 +114,38 @@ pub fn batch_moments<T: Float>(x: &[T], around: Around, mean: &mut [T::R], var: 
     if inner == 1 {
         let tiles = channels.div_ceil(TILE);
         mxrs_lanes::for_each(pieces * tiles, 1, |range: Range<usize>| {
-            vectorize(#[inline(always)] || {
-                for unit in range {
-                    let (piece, from) = (unit / tiles, unit % tiles * TILE);
-                    let n = (channels - from).min(TILE);
-                    // SAFETY: every unit has its own partial results.
-                    let out = unsafe { shared.part(piece * channels + from..piece * channels + from + n) };
-                    columns_moments(x, channels, from, cut(outer, piece, pieces), out);
-                }
-            })
+            vectorize(
+                #[inline(always)]
+                || {
+                    for unit in range {
+                        let (piece, from) = (unit / tiles, unit % tiles * TILE);
+                        let n = (channels - from).min(TILE);
+                        // SAFETY: every unit has its own partial results.
+                        let out =
+                            unsafe { shared.part(piece * channels + from..piece * channels + from + n) };
+                        columns_moments(x, channels, from, cut(outer, piece, pieces), out);
+                    }
+                },
+            )
         });
     } else {
         mxrs_lanes::for_each(pieces * channels, 1, |range: Range<usize>| {
             let mut buf = Vec::new();
-            vectorize(#[inline(always)] || {
-                for unit in range {
-                    let (piece, c) = (unit / channels, unit % channels);
-                    let mut m = Moments::default();
-                    for o in cut(outer, piece, pieces) {
-                        let at = (o * channels + c) * inner;
-                        m = add_moments(m, T::view(&x[at..at + inner], &mut buf));
+            vectorize(
+                #[inline(always)]
+                || {
+                    for unit in range {
+                        let (piece, c) = (unit / channels, unit % channels);
+                        let mut m = Moments::default();
+                        for o in cut(outer, piece, pieces) {
+                            let at = (o * channels + c) * inner;
+                            m = add_moments(m, T::view(&x[at..at + inner], &mut buf));
+                        }
+                        // SAFETY: every unit has its own partial result.
+                        unsafe { shared.set(unit, m) }
                     }
-                    // SAFETY: every unit has its own partial result.
-                    unsafe { shared.set(unit, m) }
-                }
-            })
+                },
+            )
         });
     }
     for c in 0..channels {
@@ -194,14 +201,17 @@ fn for_pieces<T: Float>(out: &mut [T], around: Around, f: impl Fn(usize, usize, 
     let shared = Shared::new(out);
     let (units, size) = if inner == 1 { (outer, channels) } else { (outer * channels, inner) };
     mxrs_lanes::for_each(units, (1 << 14) / size.max(1) + 1, |range: Range<usize>| {
-        vectorize(#[inline(always)] || {
-            for u in range {
-                // SAFETY: every unit has its own part.
-                f(if inner == 1 { 0 } else { u % channels }, u * size, unsafe {
-                    shared.part(u * size..(u + 1) * size)
-                });
-            }
-        })
+        vectorize(
+            #[inline(always)]
+            || {
+                for u in range {
+                    // SAFETY: every unit has its own part.
+                    f(if inner == 1 { 0 } else { u % channels }, u * size, unsafe {
+                        shared.part(u * size..(u + 1) * size)
+                    });
+                }
+            },
+        )
     });
 }
 
@@ -302,54 +312,61 @@ fn grad_sums<T: Float>(x: &[T], dy: &[T], around: Around, mean: &[T::R]) -> Vec<
     if inner == 1 {
         let tiles = channels.div_ceil(TILE);
         mxrs_lanes::for_each(pieces * tiles, 1, |range: Range<usize>| {
-            vectorize(#[inline(always)] || {
-                for unit in range {
-                    let (piece, from) = (unit / tiles, unit % tiles * TILE);
-                    let n = (channels - from).min(TILE);
-                    // SAFETY: every unit has its own partial results.
-                    let out = unsafe { shared.part(piece * channels + from..piece * channels + from + n) };
-                    let mean = &mean[from..from + n];
-                    let rows = cut(outer, piece, pieces);
-                    let mut start = rows.start;
-                    while start < rows.end {
-                        let stop = rows.end.min(start + 64);
-                        let (mut s, mut q) = ([T::R::ZERO; TILE], [T::R::ZERO; TILE]);
-                        for r in start..stop {
-                            let at = r * channels + from;
-                            let (x, dy) = (&x[at..at + n], &dy[at..at + n]);
-                            for j in 0..n {
-                                let d = dy[j].up();
-                                s[j] = s[j] + d;
-                                q[j] = q[j] + d * (x[j].up() - mean[j]);
+            vectorize(
+                #[inline(always)]
+                || {
+                    for unit in range {
+                        let (piece, from) = (unit / tiles, unit % tiles * TILE);
+                        let n = (channels - from).min(TILE);
+                        // SAFETY: every unit has its own partial results.
+                        let out =
+                            unsafe { shared.part(piece * channels + from..piece * channels + from + n) };
+                        let mean = &mean[from..from + n];
+                        let rows = cut(outer, piece, pieces);
+                        let mut start = rows.start;
+                        while start < rows.end {
+                            let stop = rows.end.min(start + 64);
+                            let (mut s, mut q) = ([T::R::ZERO; TILE], [T::R::ZERO; TILE]);
+                            for r in start..stop {
+                                let at = r * channels + from;
+                                let (x, dy) = (&x[at..at + n], &dy[at..at + n]);
+                                for j in 0..n {
+                                    let d = dy[j].up();
+                                    s[j] = s[j] + d;
+                                    q[j] = q[j] + d * (x[j].up() - mean[j]);
+                                }
                             }
+                            for j in 0..n {
+                                out[j] = (out[j].0 + s[j].wide(), out[j].1 + q[j].wide());
+                            }
+                            start = stop;
                         }
-                        for j in 0..n {
-                            out[j] = (out[j].0 + s[j].wide(), out[j].1 + q[j].wide());
-                        }
-                        start = stop;
                     }
-                }
-            })
+                },
+            )
         });
     } else {
         mxrs_lanes::for_each(pieces * channels, 1, |range: Range<usize>| {
-            vectorize(#[inline(always)] || {
-                for unit in range {
-                    let (piece, c) = (unit / channels, unit % channels);
-                    let (mut sum, mean) = ((0.0, 0.0), mean[c]);
-                    for o in cut(outer, piece, pieces) {
-                        let at = (o * channels + c) * inner;
-                        let (x, dy) = (&x[at..at + inner], &dy[at..at + inner]);
-                        let (a, b) = pair_sum(inner, |i| {
-                            let d = dy[i].up();
-                            (d, d * (x[i].up() - mean))
-                        });
-                        sum = (sum.0 + a, sum.1 + b);
+            vectorize(
+                #[inline(always)]
+                || {
+                    for unit in range {
+                        let (piece, c) = (unit / channels, unit % channels);
+                        let (mut sum, mean) = ((0.0, 0.0), mean[c]);
+                        for o in cut(outer, piece, pieces) {
+                            let at = (o * channels + c) * inner;
+                            let (x, dy) = (&x[at..at + inner], &dy[at..at + inner]);
+                            let (a, b) = pair_sum(inner, |i| {
+                                let d = dy[i].up();
+                                (d, d * (x[i].up() - mean))
+                            });
+                            sum = (sum.0 + a, sum.1 + b);
+                        }
+                        // SAFETY: every unit has its own partial result.
+                        unsafe { shared.set(unit, sum) }
                     }
-                    // SAFETY: every unit has its own partial result.
-                    unsafe { shared.set(unit, sum) }
-                }
-            })
+                },
+            )
         });
     }
     let add = |c: usize| {

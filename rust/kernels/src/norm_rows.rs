@@ -67,40 +67,43 @@ pub fn rows_normalize<T: Float>(
     let (out, means, stds) = (Shared::new(out), Shared::new(mean), Shared::new(std));
     mxrs_lanes::for_each(rows, grain(len), |range: Range<usize>| {
         let (mut a, mut b) = (Vec::new(), Vec::new());
-        vectorize(#[inline(always)] || {
-            for r in range {
-                let x = T::view(&x[r * len..(r + 1) * len], &mut a);
-                let (mean, square) = match center {
-                    Center::Mean => {
-                        let m = add_moments(Moments::default(), x);
-                        (m.mean, m.m2)
-                    }
-                    Center::Zero => (0.0, pair_sum(len, |i| (x[i] * x[i], T::R::ZERO)).0),
-                };
-                let std = (square / len as f64 + eps).sqrt();
-                let (m, s) = (T::R::of(mean), T::R::of(1.0 / std));
-                // SAFETY: every row belongs to one lane.
-                let out = unsafe {
-                    means.set(r, m);
-                    stds.set(r, T::R::of(std));
-                    out.part(r * len..(r + 1) * len)
-                };
-                T::write(out, &mut b, |out| match affine {
-                    Affine::PerElement => {
-                        let (g, b) = (&gamma[..out.len()], &beta[..out.len()]);
-                        for (i, o) in out.iter_mut().enumerate() {
-                            *o = (x[i] - m) * s * g[i] + b[i];
+        vectorize(
+            #[inline(always)]
+            || {
+                for r in range {
+                    let x = T::view(&x[r * len..(r + 1) * len], &mut a);
+                    let (mean, square) = match center {
+                        Center::Mean => {
+                            let m = add_moments(Moments::default(), x);
+                            (m.mean, m.m2)
                         }
-                    }
-                    Affine::PerRow(n) => {
-                        let (g, b) = (gamma[r % n] * s, beta[r % n]);
-                        for (o, x) in out.iter_mut().zip(x) {
-                            *o = (*x - m) * g + b;
+                        Center::Zero => (0.0, pair_sum(len, |i| (x[i] * x[i], T::R::ZERO)).0),
+                    };
+                    let std = (square / len as f64 + eps).sqrt();
+                    let (m, s) = (T::R::of(mean), T::R::of(1.0 / std));
+                    // SAFETY: every row belongs to one lane.
+                    let out = unsafe {
+                        means.set(r, m);
+                        stds.set(r, T::R::of(std));
+                        out.part(r * len..(r + 1) * len)
+                    };
+                    T::write(out, &mut b, |out| match affine {
+                        Affine::PerElement => {
+                            let (g, b) = (&gamma[..out.len()], &beta[..out.len()]);
+                            for (i, o) in out.iter_mut().enumerate() {
+                                *o = (x[i] - m) * s * g[i] + b[i];
+                            }
                         }
-                    }
-                });
-            }
-        })
+                        Affine::PerRow(n) => {
+                            let (g, b) = (gamma[r % n] * s, beta[r % n]);
+                            for (o, x) in out.iter_mut().zip(x) {
+                                *o = (*x - m) * g + b;
+                            }
+                        }
+                    });
+                }
+            },
+        )
     });
 }
 
@@ -134,83 +137,75 @@ pub fn rows_grad<T: Float>(
     mxrs_lanes::for_each(pieces, 1, |range: Range<usize>| {
         let (mut a, mut b, mut c) = (Vec::new(), Vec::new(), Vec::new());
         let mut near = vec![T::R::ZERO; if affine == Affine::PerElement { 2 * len } else { 0 }];
-        vectorize(#[inline(always)] || {
-            for piece in range {
-                // SAFETY: every piece has its own sums.
-                let sums = unsafe { parts_out.part(piece * 2 * width..(piece + 1) * 2 * width) };
-                let (first, last) = (rows * piece / pieces, rows * (piece + 1) / pieces);
-                for r in first..last {
-                    let x = T::view(&x[r * len..(r + 1) * len], &mut a);
-                    let dy = T::view(&dy[r * len..(r + 1) * len], &mut b);
-                    let (m, inv) = (mean[r], T::R::ONE / std[r]);
-                    let per_row = match affine {
-                        Affine::PerRow(n) => Some(r % n),
-                        Affine::PerElement => None,
-                    };
-                    let (s, q) = match per_row {
-                        Some(_) => pair_sum(len, |i| (dy[i], dy[i] * ((x[i] - m) * inv))),
-                        None => pair_sum(len, |i| {
-                            let d = dy[i] * gamma[i];
-                            (d, d * ((x[i] - m) * inv))
-                        }),
-                    };
-                    match per_row {
-                        Some(g) => {
-                            sums[g] += q;
-                            sums[width + g] += s;
-                        }
-                        None => {
-                            let (near_g, near_b) = near.split_at_mut(len);
-                            for i in 0..len {
-                                near_g[i] = near_g[i] + dy[i] * ((x[i] - m) * inv);
-                                near_b[i] = near_b[i] + dy[i];
+        vectorize(
+            #[inline(always)]
+            || {
+                for piece in range {
+                    // SAFETY: every piece has its own sums.
+                    let sums = unsafe { parts_out.part(piece * 2 * width..(piece + 1) * 2 * width) };
+                    let (first, last) = (rows * piece / pieces, rows * (piece + 1) / pieces);
+                    for r in first..last {
+                        let x = T::view(&x[r * len..(r + 1) * len], &mut a);
+                        let dy = T::view(&dy[r * len..(r + 1) * len], &mut b);
+                        let (m, inv) = (mean[r], T::R::ONE / std[r]);
+                        let per_row = match affine {
+                            Affine::PerRow(n) => Some(r % n),
+                            Affine::PerElement => None,
+                        };
+                        let (s, q) = match per_row {
+                            Some(_) => pair_sum(len, |i| (dy[i], dy[i] * ((x[i] - m) * inv))),
+                            None => pair_sum(len, |i| {
+                                let d = dy[i] * gamma[i];
+                                (d, d * ((x[i] - m) * inv))
+                            }),
+                        };
+                        match per_row {
+                            Some(g) => {
+                                sums[g] += q;
+                                sums[width + g] += s;
                             }
-                            // Emptied often, so that f32 sums stay short.
-                            if (r - first) % 64 == 63 || r + 1 == last {
-                                empty(&mut near, sums);
+                            None => {
+                                let (near_g, near_b) = near.split_at_mut(len);
+                                for i in 0..len {
+                                    near_g[i] = near_g[i] + dy[i] * ((x[i] - m) * inv);
+                                    near_b[i] = near_b[i] + dy[i];
+                                }
+                                // Emptied often, so that f32 sums stay short.
+                                if (r - first) % 64 == 63 || r + 1 == last {
+                                    for (w, v) in sums.iter_mut().zip(near.iter_mut()) {
+                                        *w += v.wide();
+                                        *v = T::R::ZERO;
+                                    }
+                                }
                             }
                         }
+                        let n = len as f64;
+                        let s = T::R::of(if center == Center::Mean { s / n } else { 0.0 });
+                        let q = T::R::of(q / n);
+                        // SAFETY: every row belongs to one lane.
+                        let dx = unsafe { out.part(r * len..(r + 1) * len) };
+                        T::write(dx, &mut c, |dx| match per_row {
+                            Some(g) => {
+                                let scale = inv * gamma[g];
+                                for i in 0..dx.len() {
+                                    dx[i] = (dy[i] - s - (x[i] - m) * inv * q) * scale;
+                                }
+                            }
+                            None => {
+                                for i in 0..dx.len() {
+                                    dx[i] = (dy[i] * gamma[i] - s - (x[i] - m) * inv * q) * inv;
+                                }
+                            }
+                        });
                     }
-                    let n = len as f64;
-                    let s = T::R::of(if center == Center::Mean { s / n } else { 0.0 });
-                    let q = T::R::of(q / n);
-                    // SAFETY: every row belongs to one lane.
-                    let dx = unsafe { out.part(r * len..(r + 1) * len) };
-                    let whole = per_row.map(|g| gamma[g]);
-                    T::write(dx, &mut c, |dx| slopes(dx, x, dy, [m, inv, s, q], whole, gamma));
                 }
-            }
-        })
+            },
+        )
     });
     for i in 0..width {
         let sum = |from: usize| (0..pieces).map(|p| parts[p * 2 * width + from + i]).sum::<f64>();
         dgamma[i] = T::R::of(sum(0));
         dbeta[i] = T::R::of(sum(width));
-    }
-}
-
-/// Moves what was summed in `near` to `sums`.
-#[inline(always)]
-fn empty<R: Real>(near: &mut [R], sums: &mut [f64]) {
-    for (w, v) in sums.iter_mut().zip(near.iter_mut()) {
-        *w += v.wide();
-        *v = R::ZERO;
-    }
-}
-
-/// The gradient of one row from its mean, 1 / deviation, and the means of its scaled heads plain and times the
-/// normalized row; gamma is one number of the `whole` row, or one per element.
-#[inline(always)]
-fn slopes<R: Real>(dx: &mut [R], x: &[R], dy: &[R], [m, inv, s, q]: [R; 4], whole: Option<R>, gamma: &[R]) {
-    if let Some(gamma) = whole {
-        let scale = inv * gamma;
-        for i in 0..dx.len() {
-            dx[i] = (dy[i] - s - (x[i] - m) * inv * q) * scale;
-        }
-    } else {
-        for i in 0..dx.len() {
-            dx[i] = (dy[i] * gamma[i] - s - (x[i] - m) * inv * q) * inv;
-        }
     }
 }
 
@@ -239,12 +234,15 @@ const TILE: usize = 64;
 fn for_columns((outer, n, inner): (usize, usize, usize), f: impl Fn(usize, usize, usize) + Sync) {
     let tiles = inner.div_ceil(TILE);
     mxrs_lanes::for_each(outer * tiles, grain(n * inner.min(TILE)), |range: Range<usize>| {
-        vectorize(#[inline(always)] || {
-            for unit in range {
-                let (o, from) = (unit / tiles, unit % tiles * TILE);
-                f(o * inner + from, o * n * inner + from, (inner - from).min(TILE));
-            }
-        })
+        vectorize(
+            #[inline(always)]
+            || {
+                for unit in range {
+                    let (o, from) = (unit / tiles, unit % tiles * TILE);
+                    f(o * inner + from, o * n * inner + from, (inner - from).min(TILE));
+                }
+            },
+        )
     });
 }
 

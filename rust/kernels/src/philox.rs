@@ -105,14 +105,17 @@ pub(crate) fn for_groups<T: Send>(
     let n = out.len();
     let shared = Shared::new(out);
     mxrs_lanes::for_each(n.div_ceil(GROUP), 128, |range| {
-        vectorize(#[inline(always)] || {
-            for g in range {
-                let words = stream.group(g as u64);
-                let at = g * GROUP;
-                // SAFETY: groups are disjoint.
-                f(&words, at, unsafe { shared.part(at..n.min(at + GROUP)) });
-            }
-        })
+        vectorize(
+            #[inline(always)]
+            || {
+                for g in range {
+                    let words = stream.group(g as u64);
+                    let at = g * GROUP;
+                    // SAFETY: groups are disjoint.
+                    f(&words, at, unsafe { shared.part(at..n.min(at + GROUP)) });
+                }
+            },
+        )
     });
 }
 
@@ -139,16 +142,19 @@ pub fn fill_unit_f64(stream: Stream, out: &mut [f64]) {
     let n = out.len();
     let shared = Shared::new(out);
     mxrs_lanes::for_each(n.div_ceil(2), 4096, |range| {
-        vectorize(#[inline(always)] || {
-            for b in range {
-                let w = stream.block(b as u64);
-                // SAFETY: blocks are disjoint.
-                let out = unsafe { shared.part(2 * b..n.min(2 * b + 2)) };
-                for (o, w) in out.iter_mut().zip(w.chunks_exact(2)) {
-                    *o = unit_f64(w[0], w[1]);
+        vectorize(
+            #[inline(always)]
+            || {
+                for b in range {
+                    let w = stream.block(b as u64);
+                    // SAFETY: blocks are disjoint.
+                    let out = unsafe { shared.part(2 * b..n.min(2 * b + 2)) };
+                    for (o, w) in out.iter_mut().zip(w.chunks_exact(2)) {
+                        *o = unit_f64(w[0], w[1]);
+                    }
                 }
-            }
-        })
+            },
+        )
     });
 }
 

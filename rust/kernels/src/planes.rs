@@ -172,12 +172,8 @@ impl Planes {
                 match (stride, accumulate) {
                     (1, true) => to.iter_mut().zip(from).for_each(|(t, v)| *t += *v),
                     (1, false) => to.copy_from_slice(&from[..width]),
-                    (_, true) => {
-                        to[phase..].iter_mut().step_by(stride).zip(from).for_each(|(t, v)| *t += *v)
-                    }
-                    (_, false) => {
-                        to[phase..].iter_mut().step_by(stride).zip(from).for_each(|(t, v)| *t = *v)
-                    }
+                    (_, true) => to[phase..].iter_mut().step_by(stride).zip(from).for_each(|(t, v)| *t += *v),
+                    (_, false) => to[phase..].iter_mut().step_by(stride).zip(from).for_each(|(t, v)| *t = *v),
                 }
             }
         }

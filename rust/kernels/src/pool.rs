@@ -362,7 +362,7 @@ fn pool_images<T: Real>(
 
 /// How a gradient is computed.
 enum Way {
-    Planes(Planes),
+    Planes(Box<Planes>),
     Rows,
     /// Tap by tap or place by place.
     Places,
@@ -379,7 +379,7 @@ fn grad_real<T: Real>(
     let (way, buffer_len) = match kind {
         PoolKind::Max if planes::has_max_grad(g) => {
             let (planes, buffer_len) = planes::max_grad_planes(g);
-            (Way::Planes(planes), buffer_len)
+            (Way::Planes(Box::new(planes)), buffer_len)
         }
         PoolKind::Max | PoolKind::Lp(2..) => (Way::Places, 0),
         _ if g.inner == 1 => (Way::Rows, rows::sum_grad_buffer(g)),

@@ -87,17 +87,20 @@ fn position<T: Scan>(row: &[T], max: bool) -> usize {
     }
     let best = T::extreme(row, max);
     let nan = best.is_nan();
-    vectorize(#[inline(always)] || {
-        const STEP: usize = 64;
-        for (c, piece) in row.chunks(STEP).enumerate() {
-            let hit = piece.iter().fold(false, |h, x| h | if nan { x.is_nan() } else { *x == best });
-            if hit {
-                let is = |x: &T| if nan { x.is_nan() } else { *x == best };
-                return c * STEP + piece.iter().position(is).unwrap_or(0);
+    vectorize(
+        #[inline(always)]
+        || {
+            const STEP: usize = 64;
+            for (c, piece) in row.chunks(STEP).enumerate() {
+                let hit = piece.iter().fold(false, |h, x| h | if nan { x.is_nan() } else { *x == best });
+                if hit {
+                    let is = |x: &T| if nan { x.is_nan() } else { *x == best };
+                    return c * STEP + piece.iter().position(is).unwrap_or(0);
+                }
             }
-        }
-        0
-    })
+            0
+        },
+    )
 }
 
 /// Positions along the middle axis of the largest (`max`) or smallest elements of `x`, shape
@@ -124,27 +127,30 @@ pub fn arg_extreme<T: Scan, O: Elem>(
         });
     }
     mxrs_lanes::for_each(outer * tiles, grain, |range: Range<usize>| {
-        vectorize(#[inline(always)] || {
-            for unit in range {
-                let (o, from) = (unit / tiles, unit % tiles * TILE);
-                let n = (inner - from).min(TILE);
-                let row = |r: usize| &x[(o * extent + r) * inner + from..][..n];
-                let mut best = [T::default(); TILE];
-                let mut at = [0u32; TILE];
-                best[..n].copy_from_slice(row(0));
-                for r in 1..extent {
-                    let row = row(r);
-                    for j in 0..n {
-                        let better = row[j].beats(best[j], max);
-                        best[j] = if better { row[j] } else { best[j] };
-                        at[j] = if better { r as u32 } else { at[j] };
+        vectorize(
+            #[inline(always)]
+            || {
+                for unit in range {
+                    let (o, from) = (unit / tiles, unit % tiles * TILE);
+                    let n = (inner - from).min(TILE);
+                    let row = |r: usize| &x[(o * extent + r) * inner + from..][..n];
+                    let mut best = [T::default(); TILE];
+                    let mut at = [0u32; TILE];
+                    best[..n].copy_from_slice(row(0));
+                    for r in 1..extent {
+                        let row = row(r);
+                        for j in 0..n {
+                            let better = row[j].beats(best[j], max);
+                            best[j] = if better { row[j] } else { best[j] };
+                            at[j] = if better { r as u32 } else { at[j] };
+                        }
                     }
+                    // SAFETY: every unit has its own outputs.
+                    let out = unsafe { shared.part(o * inner + from..o * inner + from + n) };
+                    out.iter_mut().zip(&at).for_each(|(o, a)| *o = O::from_i64(*a as i64));
                 }
-                // SAFETY: every unit has its own outputs.
-                let out = unsafe { shared.part(o * inner + from..o * inner + from + n) };
-                out.iter_mut().zip(&at).for_each(|(o, a)| *o = O::from_i64(*a as i64));
-            }
-        })
+            },
+        )
     });
 }
 
@@ -158,32 +164,35 @@ pub fn cumsum<T: Scan>(x: &[T], (outer, extent, inner): (usize, usize, usize), r
     let shared = Shared::new(out);
     let size = extent * inner;
     mxrs_lanes::for_each(outer, (1 << 14) / size + 1, |range: Range<usize>| {
-        vectorize(#[inline(always)] || {
-            for o in range {
-                let x = &x[o * size..(o + 1) * size];
-                // SAFETY: every lane has its own outer indices.
-                let out = unsafe { shared.part(o * size..(o + 1) * size) };
-                let first = if reverse { extent - 1 } else { 0 };
-                out[first * inner..(first + 1) * inner]
-                    .copy_from_slice(&x[first * inner..(first + 1) * inner]);
-                for k in 1..extent {
-                    let (r, before) = if reverse { (extent - 1 - k, extent - k) } else { (k, k - 1) };
-                    if inner == 1 {
-                        out[r] = out[before].plus(x[r]);
-                        continue;
-                    }
-                    let (low, high) = out.split_at_mut(r.max(before) * inner);
-                    let (row, from) = if reverse {
-                        (&mut low[r * inner..], &high[..inner])
-                    } else {
-                        (&mut high[..inner], &low[before * inner..])
-                    };
-                    for ((o, a), b) in row.iter_mut().zip(from).zip(&x[r * inner..]) {
-                        *o = a.plus(*b);
+        vectorize(
+            #[inline(always)]
+            || {
+                for o in range {
+                    let x = &x[o * size..(o + 1) * size];
+                    // SAFETY: every lane has its own outer indices.
+                    let out = unsafe { shared.part(o * size..(o + 1) * size) };
+                    let first = if reverse { extent - 1 } else { 0 };
+                    out[first * inner..(first + 1) * inner]
+                        .copy_from_slice(&x[first * inner..(first + 1) * inner]);
+                    for k in 1..extent {
+                        let (r, before) = if reverse { (extent - 1 - k, extent - k) } else { (k, k - 1) };
+                        if inner == 1 {
+                            out[r] = out[before].plus(x[r]);
+                            continue;
+                        }
+                        let (low, high) = out.split_at_mut(r.max(before) * inner);
+                        let (row, from) = if reverse {
+                            (&mut low[r * inner..], &high[..inner])
+                        } else {
+                            (&mut high[..inner], &low[before * inner..])
+                        };
+                        for ((o, a), b) in row.iter_mut().zip(from).zip(&x[r * inner..]) {
+                            *o = a.plus(*b);
+                        }
                     }
                 }
-            }
-        })
+            },
+        )
     });
 }
 

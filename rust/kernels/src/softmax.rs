@@ -152,47 +152,53 @@ pub fn softmax<T: Float>(
     if inner == 1 {
         return mxrs_lanes::for_each(outer, grain(extent), |range: Range<usize>| {
             let (mut a, mut b) = (Vec::new(), Vec::new());
-            vectorize(#[inline(always)] || {
-                for o in range {
-                    let at = o * extent;
-                    let n = lengths.map_or(extent, |l| l[o].clamp(0, extent as i64) as usize);
-                    // SAFETY: every lane has its own rows.
-                    let (out, rest) = unsafe { shared.part(at..at + extent) }.split_at_mut(n);
-                    let x = T::view(&x[at..at + n], &mut a);
-                    T::write(out, &mut b, |out| row(log, scale, x, out));
-                    rest.fill(T::default());
-                }
-            })
+            vectorize(
+                #[inline(always)]
+                || {
+                    for o in range {
+                        let at = o * extent;
+                        let n = lengths.map_or(extent, |l| l[o].clamp(0, extent as i64) as usize);
+                        // SAFETY: every lane has its own rows.
+                        let (out, rest) = unsafe { shared.part(at..at + extent) }.split_at_mut(n);
+                        let x = T::view(&x[at..at + n], &mut a);
+                        T::write(out, &mut b, |out| row(log, scale, x, out));
+                        rest.fill(T::default());
+                    }
+                },
+            )
         });
     }
     let tiles = inner.div_ceil(TILE);
     mxrs_lanes::for_each(outer * tiles, grain(extent * inner.min(TILE)), |range: Range<usize>| {
         let mut xs = vec![T::R::ZERO; extent * TILE];
         let mut ys = xs.clone();
-        vectorize(#[inline(always)] || {
-            for unit in range {
-                let (o, from) = (unit / tiles, unit % tiles * TILE);
-                let n = (inner - from).min(TILE);
-                let at = |r: usize| (o * extent + r) * inner + from;
-                for r in 0..extent {
-                    let masked = |j: usize| lengths.is_some_and(|l| r as i64 >= l[o * inner + from + j]);
-                    for (j, v) in x[at(r)..at(r) + n].iter().enumerate() {
-                        // A masked element is as if it were -inf before scaling, whatever the sign of the scale.
-                        xs[r * n + j] =
-                            if lengths.is_some() && masked(j) { T::R::NEG_INF / scale } else { v.up() };
+        vectorize(
+            #[inline(always)]
+            || {
+                for unit in range {
+                    let (o, from) = (unit / tiles, unit % tiles * TILE);
+                    let n = (inner - from).min(TILE);
+                    let at = |r: usize| (o * extent + r) * inner + from;
+                    for r in 0..extent {
+                        let masked = |j: usize| lengths.is_some_and(|l| r as i64 >= l[o * inner + from + j]);
+                        for (j, v) in x[at(r)..at(r) + n].iter().enumerate() {
+                            // A masked element is as if it were -inf before scaling, whatever the sign of the scale.
+                            xs[r * n + j] =
+                                if lengths.is_some() && masked(j) { T::R::NEG_INF / scale } else { v.up() };
+                        }
+                    }
+                    tile(log, scale, &xs[..extent * n], &mut ys[..extent * n], extent, n);
+                    for r in 0..extent {
+                        // SAFETY: every unit has its own columns.
+                        let out = unsafe { shared.part(at(r)..at(r) + n) };
+                        for (j, v) in out.iter_mut().enumerate() {
+                            let masked = lengths.is_some_and(|l| r as i64 >= l[o * inner + from + j]);
+                            *v = if masked { T::default() } else { T::down(ys[r * n + j]) };
+                        }
                     }
                 }
-                tile(log, scale, &xs[..extent * n], &mut ys[..extent * n], extent, n);
-                for r in 0..extent {
-                    // SAFETY: every unit has its own columns.
-                    let out = unsafe { shared.part(at(r)..at(r) + n) };
-                    for (j, v) in out.iter_mut().enumerate() {
-                        let masked = lengths.is_some_and(|l| r as i64 >= l[o * inner + from + j]);
-                        *v = if masked { T::default() } else { T::down(ys[r * n + j]) };
-                    }
-                }
-            }
-        })
+            },
+        )
     });
 }
 
@@ -220,49 +226,55 @@ pub fn softmax_grad<T: Float>(
     if inner == 1 {
         return mxrs_lanes::for_each(outer, grain(extent), |range: Range<usize>| {
             let (mut a, mut b, mut c) = (Vec::new(), Vec::new(), Vec::new());
-            vectorize(#[inline(always)] || {
-                for o in range {
-                    let at = o * extent;
-                    let n = lengths.map_or(extent, |l| l[o].clamp(0, extent as i64) as usize);
-                    // SAFETY: every lane has its own rows.
-                    let (dx, rest) = unsafe { shared.part(at..at + extent) }.split_at_mut(n);
-                    let y = T::view(&y[at..at + n], &mut a);
-                    let dy = T::view(&dy[at..at + n], &mut b);
-                    T::write(dx, &mut c, |dx| grad_row(log, scale, y, dy, dx));
-                    rest.fill(T::default());
-                }
-            })
+            vectorize(
+                #[inline(always)]
+                || {
+                    for o in range {
+                        let at = o * extent;
+                        let n = lengths.map_or(extent, |l| l[o].clamp(0, extent as i64) as usize);
+                        // SAFETY: every lane has its own rows.
+                        let (dx, rest) = unsafe { shared.part(at..at + extent) }.split_at_mut(n);
+                        let y = T::view(&y[at..at + n], &mut a);
+                        let dy = T::view(&dy[at..at + n], &mut b);
+                        T::write(dx, &mut c, |dx| grad_row(log, scale, y, dy, dx));
+                        rest.fill(T::default());
+                    }
+                },
+            )
         });
     }
     let tiles = inner.div_ceil(TILE);
     mxrs_lanes::for_each(outer * tiles, grain(extent * inner.min(TILE)), |range: Range<usize>| {
-        vectorize(#[inline(always)] || {
-            for unit in range {
-                let (o, from) = (unit / tiles, unit % tiles * TILE);
-                let n = (inner - from).min(TILE);
-                let at = |r: usize| (o * extent + r) * inner + from;
-                let inside =
-                    |r: usize, j: usize| lengths.is_none_or(|l| (r as i64) < l[o * inner + from + j]);
-                let mut sum = [T::R::ZERO; TILE];
-                for r in 0..extent {
-                    let (y, dy) = (&y[at(r)..at(r) + n], &dy[at(r)..at(r) + n]);
-                    for j in 0..n {
-                        let t = if log { dy[j].up() } else { dy[j].up() * y[j].up() };
-                        sum[j] = sum[j] + if inside(r, j) { t } else { T::R::ZERO };
+        vectorize(
+            #[inline(always)]
+            || {
+                for unit in range {
+                    let (o, from) = (unit / tiles, unit % tiles * TILE);
+                    let n = (inner - from).min(TILE);
+                    let at = |r: usize| (o * extent + r) * inner + from;
+                    let inside =
+                        |r: usize, j: usize| lengths.is_none_or(|l| (r as i64) < l[o * inner + from + j]);
+                    let mut sum = [T::R::ZERO; TILE];
+                    for r in 0..extent {
+                        let (y, dy) = (&y[at(r)..at(r) + n], &dy[at(r)..at(r) + n]);
+                        for j in 0..n {
+                            let t = if log { dy[j].up() } else { dy[j].up() * y[j].up() };
+                            sum[j] = sum[j] + if inside(r, j) { t } else { T::R::ZERO };
+                        }
+                    }
+                    for r in 0..extent {
+                        let (y, dy) = (&y[at(r)..at(r) + n], &dy[at(r)..at(r) + n]);
+                        // SAFETY: every unit has its own columns.
+                        let dx = unsafe { shared.part(at(r)..at(r) + n) };
+                        for j in 0..n {
+                            let (y, dy) = (y[j].up(), dy[j].up());
+                            let g = if log { dy - y.exp_() * sum[j] } else { y * (dy - sum[j]) } * scale;
+                            dx[j] = if inside(r, j) { T::down(g) } else { T::default() };
+                        }
                     }
                 }
-                for r in 0..extent {
-                    let (y, dy) = (&y[at(r)..at(r) + n], &dy[at(r)..at(r) + n]);
-                    // SAFETY: every unit has its own columns.
-                    let dx = unsafe { shared.part(at(r)..at(r) + n) };
-                    for j in 0..n {
-                        let (y, dy) = (y[j].up(), dy[j].up());
-                        let g = if log { dy - y.exp_() * sum[j] } else { y * (dy - sum[j]) } * scale;
-                        dx[j] = if inside(r, j) { T::down(g) } else { T::default() };
-                    }
-                }
-            }
-        })
+            },
+        )
     });
 }
 
@@ -340,28 +352,31 @@ pub fn softmax_output_grad<T: Float, L: mxrs_base::Elem>(
     let (scale, hit, miss) = (of(scale), of(1.0 - alpha), of(spread));
     let shared = Shared::new(dx);
     mxrs_lanes::for_each(outer, grain(classes * inner), |range: Range<usize>| {
-        vectorize(#[inline(always)] || {
-            for o in range {
-                let at = o * classes * inner;
-                // SAFETY: every lane has its own samples.
-                let dx = unsafe { shared.part(at..at + classes * inner) };
-                for (g, p) in dx.iter_mut().zip(&p[at..]) {
-                    *g = T::down((p.up() - miss) * scale);
-                }
-                for j in 0..inner {
-                    let l = label[o * inner + j];
-                    if how.use_ignore && ignored(l) {
-                        (0..classes).for_each(|c| dx[c * inner + j] = T::default());
-                        continue;
+        vectorize(
+            #[inline(always)]
+            || {
+                for o in range {
+                    let at = o * classes * inner;
+                    // SAFETY: every lane has its own samples.
+                    let dx = unsafe { shared.part(at..at + classes * inner) };
+                    for (g, p) in dx.iter_mut().zip(&p[at..]) {
+                        *g = T::down((p.up() - miss) * scale);
                     }
-                    let class = l.to_i64();
-                    if (0..classes as i64).contains(&class) {
-                        let i = class as usize * inner + j;
-                        dx[i] = T::down((p[at + i].up() - hit) * scale);
+                    for j in 0..inner {
+                        let l = label[o * inner + j];
+                        if how.use_ignore && ignored(l) {
+                            (0..classes).for_each(|c| dx[c * inner + j] = T::default());
+                            continue;
+                        }
+                        let class = l.to_i64();
+                        if (0..classes as i64).contains(&class) {
+                            let i = class as usize * inner + j;
+                            dx[i] = T::down((p[at + i].up() - hit) * scale);
+                        }
                     }
                 }
-            }
-        })
+            },
+        )
     });
 }
 
@@ -374,18 +389,21 @@ pub fn softmax_cross_entropy<T: Float, L: mxrs_base::Elem>(x: &[T], label: &[L],
     let shared = Shared::new(&mut losses);
     mxrs_lanes::for_each(label.len(), grain(classes), |range: Range<usize>| {
         let mut buf = Vec::new();
-        vectorize(#[inline(always)] || {
-            for r in range {
-                let x = T::view(&x[r * classes..(r + 1) * classes], &mut buf);
-                let max = lanes(x, T::R::NEG_INF, <T::R as Real>::max_nan);
-                let total = sum_exp(x, max).wide().ln();
-                let class = label[r].to_i64() as usize;
-                let loss = total + max.wide() - x[class].wide();
-                let bound = -(1e-8f64).ln();
-                // SAFETY: every lane has its own rows. A comparison that lets not-a-number through.
-                unsafe { shared.set(r, if loss > bound { bound } else { loss }) }
-            }
-        })
+        vectorize(
+            #[inline(always)]
+            || {
+                for r in range {
+                    let x = T::view(&x[r * classes..(r + 1) * classes], &mut buf);
+                    let max = lanes(x, T::R::NEG_INF, <T::R as Real>::max_nan);
+                    let total = sum_exp(x, max).wide().ln();
+                    let class = label[r].to_i64() as usize;
+                    let loss = total + max.wide() - x[class].wide();
+                    let bound = -(1e-8f64).ln();
+                    // SAFETY: every lane has its own rows. A comparison that lets not-a-number through.
+                    unsafe { shared.set(r, if loss > bound { bound } else { loss }) }
+                }
+            },
+        )
     });
     losses.iter().sum()
 }
@@ -402,15 +420,18 @@ pub fn softmax_cross_entropy_grad<T: Float, L: mxrs_base::Elem>(
     let head = <T::R as Real>::of(head);
     let shared = Shared::new(dx);
     mxrs_lanes::for_each(label.len(), grain(classes), |range: Range<usize>| {
-        vectorize(#[inline(always)] || {
-            for r in range {
-                // SAFETY: every lane has its own rows.
-                let dx = unsafe { shared.part(r * classes..(r + 1) * classes) };
-                let class = label[r].to_i64() as usize;
-                dx[class] = T::down(dx[class].up() - T::R::ONE);
-                dx.iter_mut().for_each(|v| *v = T::down(v.up() * head));
-            }
-        })
+        vectorize(
+            #[inline(always)]
+            || {
+                for r in range {
+                    // SAFETY: every lane has its own rows.
+                    let dx = unsafe { shared.part(r * classes..(r + 1) * classes) };
+                    let class = label[r].to_i64() as usize;
+                    dx[class] = T::down(dx[class].up() - T::R::ONE);
+                    dx.iter_mut().for_each(|v| *v = T::down(v.up() * head));
+                }
+            },
+        )
     });
 }
 

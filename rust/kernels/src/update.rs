@@ -150,20 +150,23 @@ impl<S: Store, T: Store<Real = S::Real>, const K: usize> Arrays<'_, S, T, K> {
         let (weight, states) = (Shared::new(weight), states.map(Shared::new));
         let master = master.map(Shared::new);
         for_each(n.div_ceil(TILE), GRAIN, |tiles| {
-            vectorize(#[inline(always)] || {
-                for tile in tiles.clone() {
-                    let r = tile * TILE..n.min((tile + 1) * TILE);
-                    // SAFETY: tiles are disjoint, inside 0..n, and each array has n elements.
-                    let (w, s, m) = unsafe {
-                        (
-                            weight.slice(r.clone()),
-                            states.map(|s| s.slice(r.clone())),
-                            master.map(|m| m.slice(r.clone())),
-                        )
-                    };
-                    one_tile(w, &grad[r], s, m, &step);
-                }
-            })
+            vectorize(
+                #[inline(always)]
+                || {
+                    for tile in tiles.clone() {
+                        let r = tile * TILE..n.min((tile + 1) * TILE);
+                        // SAFETY: tiles are disjoint, inside 0..n, and each array has n elements.
+                        let (w, s, m) = unsafe {
+                            (
+                                weight.slice(r.clone()),
+                                states.map(|s| s.slice(r.clone())),
+                                master.map(|m| m.slice(r.clone())),
+                            )
+                        };
+                        one_tile(w, &grad[r], s, m, &step);
+                    }
+                },
+            )
         });
     }
 }

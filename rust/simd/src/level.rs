@@ -108,8 +108,10 @@ pub fn vectorize_kernel<K: Kernel>(kernel: K) -> K::Output {
 
 /// Runs `body` compiled for the best vector instructions of this machine.
 ///
-/// The closure must be small enough to be inlined (functions it calls: `#[inline(always)]`); where a loop wants to
-/// know about fused multiply-add, use [`vectorize_kernel`].
+/// Only what is inlined here is compiled for those instructions: write `#[inline(always)] ||`, as on every function it
+/// calls, and do not let the loop pass through a function that is not inlined (one that lends a buffer, say). Loops over
+/// slices of any length vectorise; loops of constant length over local arrays often do not. Where a loop wants to know
+/// about fused multiply-add, use [`vectorize_kernel`].
 #[inline(always)]
 pub fn vectorize<R>(body: impl FnOnce() -> R) -> R {
     struct Closure<F>(F);

@@ -16,9 +16,13 @@ const PLACES: usize = 192;
 /// Lines of a task of the weight gradient.
 const TASK_TAPS: usize = 512;
 
-/// Partial weight gradients kept side by side: at most so many, and at most so many elements.
+/// Channels whose weights are turned together.
+const TURNED_CHANNELS: usize = 16;
+
+/// Partial weight gradients kept side by side: at most so many, and at most so many elements, for each is written and
+/// read once more.
 const MAX_PARTIALS: usize = 16;
-const MAX_PARTIAL_ELEMENTS: usize = 1 << 22;
+const MAX_PARTIAL_ELEMENTS: usize = 3 << 19;
 
 /// The data gradient of `dy` (the output's gradient), written to `dx` or added to it.
 pub fn data_grad<T: Real>(g: &ConvGeom, dy: &[T], w: &[T], accumulate: bool, dx: &mut [T]) {
@@ -46,16 +50,25 @@ pub fn data_grad<T: Real>(g: &ConvGeom, dy: &[T], w: &[T], accumulate: bool, dx:
 /// The weight with filters and channels exchanged within each group and every kernel axis reversed.
 fn flip_weight<T: Real>(g: &ConvGeom, w: &[T], turned: &mut [T]) {
     let (channels, filters, taps) = (g.group_channels(), g.group_filters(), g.taps());
-    for group in 0..g.groups {
-        let start = group * filters * channels * taps;
-        for f in 0..filters {
-            for c in 0..channels {
-                let from = &w[start + (f * channels + c) * taps..][..taps];
-                let to = &mut turned[start + (c * filters + f) * taps..][..taps];
-                to.iter_mut().zip(from.iter().rev()).for_each(|(t, f)| *t = *f);
+    let out = Shared::of(turned);
+    // A few channels at a time: what is read and what is written then stay in cache together.
+    let blocks = channels.div_ceil(TURNED_CHANNELS);
+    let grain = (1usize << 14).div_ceil((filters * taps * TURNED_CHANNELS).max(1));
+    mxrs_lanes::for_each(g.groups * blocks, grain, |tasks| {
+        for task in tasks {
+            let (group, first) = (task / blocks, task % blocks * TURNED_CHANNELS);
+            let start = group * filters * channels * taps;
+            for f in 0..filters {
+                for c in first..channels.min(first + TURNED_CHANNELS) {
+                    let from = &w[start + (f * channels + c) * taps..][..taps];
+                    let to = start + (c * filters + f) * taps;
+                    // SAFETY: the turned weight of this channel and filter is this task's alone.
+                    let to = unsafe { out.slice(to..to + taps) };
+                    to.iter_mut().zip(from.iter().rev()).for_each(|(t, f)| *t = *f);
+                }
             }
         }
-    }
+    });
 }
 
 /// Transposed weight times `dy` gives columns, which are added where their taps lie.
@@ -119,7 +132,10 @@ fn by_columns<T: Real>(g: &ConvGeom, dy: &[T], w: &[T], accumulate: bool, dx: &m
                     if !accumulate {
                         target.fill(T::ZERO);
                     }
-                    mxrs_simd::vectorize(#[inline(always)] || add_columns(g, columns, target));
+                    mxrs_simd::vectorize(
+                        #[inline(always)]
+                        || add_columns(g, columns, target),
+                    );
                 }
             });
         });
@@ -172,30 +188,49 @@ pub fn weight_grad<T: Real>(g: &ConvGeom, x: &[T], dy: &[T], accumulate: bool, d
     let len = g.weight_len();
     // The number of partial sums depends on sizes only, so that the order of additions does too.
     let partials = (MAX_PARTIAL_ELEMENTS / len.max(1)).clamp(1, MAX_PARTIALS).min(g.batch.max(1));
+    if partials == 1 {
+        return partial_weight_grads(g, x, dy, partials, accumulate, dw);
+    }
     with_buffer(partials * len, |sums: &mut [T]| {
-        sums.fill(T::ZERO);
-        partial_weight_grads(g, x, dy, partials, sums);
+        partial_weight_grads(g, x, dy, partials, false, sums);
         let sums = &*sums;
         let out = Shared::of(dw);
         mxrs_lanes::for_each(len, 1 << 14, |range| {
             // SAFETY: the range is this call's alone.
             let out = unsafe { out.slice(range.clone()) };
-            if !accumulate {
-                out.fill(T::ZERO);
-            }
-            for partial in sums.chunks_exact(len) {
+            for (i, partial) in sums.chunks_exact(len).enumerate() {
                 let partial = &partial[range.clone()];
-                mxrs_simd::vectorize(#[inline(always)] || out.iter_mut().zip(partial).for_each(|(o, p)| *o += *p));
+                if i == 0 && !accumulate {
+                    out.copy_from_slice(partial);
+                    continue;
+                }
+                mxrs_simd::vectorize(
+                    #[inline(always)]
+                    || out.iter_mut().zip(partial).for_each(|(o, p)| *o += *p),
+                );
             }
         });
     });
 }
 
-/// Partial sum `i` holds the images of the `i`-th part of the batch.
-fn partial_weight_grads<T: Real>(g: &ConvGeom, x: &[T], dy: &[T], partials: usize, sums: &mut [T]) {
+/// Partial sum `i` becomes that of the images of the `i`-th part of the batch, or has it added.
+fn partial_weight_grads<T: Real>(
+    g: &ConvGeom,
+    x: &[T],
+    dy: &[T],
+    partials: usize,
+    accumulate: bool,
+    sums: &mut [T],
+) {
+    if g.batch == 0 {
+        if !accumulate {
+            sums.fill(T::ZERO);
+        }
+        return;
+    }
     let kernels = T::kernels();
     let (filters, depth, places, taps_per) = (g.group_filters(), g.depth(), g.out_plane(), g.taps());
-    let layout = Layout::new(g, false);
+    let layout = Layout::new(g);
     let taps = layout.taps(g, g.group_channels());
     let blocks = depth.div_ceil(TASK_TAPS);
     let block = depth.div_ceil(blocks.max(1)).next_multiple_of(kernels.nr);
@@ -217,7 +252,7 @@ fn partial_weight_grads<T: Real>(g: &ConvGeom, x: &[T], dy: &[T], partials: usiz
             with_buffer(padded_len, |padded: &mut [T]| {
                 with_buffer((filters + b_cut.packed_len(1)) * step, |buffer: &mut [T]| {
                     let (a_packed, b_packed) = buffer.split_at_mut(filters * step);
-                    for n in images {
+                    for n in images.clone() {
                         let first = n * g.channels + group * g.group_channels() + channels.start;
                         let image = &x[first * g.in_plane()..][..channels.len() * g.in_plane()];
                         let image = padded_image(g, &layout, image, padded, false);
@@ -236,7 +271,9 @@ fn partial_weight_grads<T: Real>(g: &ConvGeom, x: &[T], dy: &[T], partials: usiz
                             let start = part * g.weight_len() + group * filters * depth + lines.start;
                             // SAFETY: the product writes `filters` rows at these lines of this partial sum.
                             let c = Shared::from_ptr(unsafe { out.ptr().add(start) });
-                            let target = Output { c, c_step: depth, alpha: T::ONE, beta: T::ONE };
+                            let fresh = n == images.start && p == 0 && !accumulate;
+                            let beta = if fresh { T::ZERO } else { T::ONE };
+                            let target = Output { c, c_step: depth, alpha: T::ONE, beta };
                             // SAFETY: as above; no other task has these lines of this part and group.
                             unsafe {
                                 let (a, b) = ((&*a_packed, a_cut), (&*b_packed, b_cut));
@@ -258,7 +295,14 @@ pub fn bias_grad<T: Real>(filters: usize, plane: usize, dy: &[T], accumulate: bo
     mxrs_lanes::for_each(filters, grain, |range| {
         for f in range {
             let rows = dy.chunks_exact(image.max(1)).map(|image| &image[f * plane..(f + 1) * plane]);
-            let sum: f64 = rows.map(|row| mxrs_simd::vectorize(#[inline(always)] || sum_row(row))).sum();
+            let sum: f64 = rows
+                .map(|row| {
+                    mxrs_simd::vectorize(
+                        #[inline(always)]
+                        || sum_row(row),
+                    )
+                })
+                .sum();
             // SAFETY: one filter, one call.
             let db = unsafe { &mut out.slice(f..f + 1)[0] };
             *db = if accumulate { T::from_f64(db.to_f64() + sum) } else { T::from_f64(sum) };

@@ -120,7 +120,8 @@ impl<T: Real> Kernel for Apply<'_, T> {
 #[inline(always)]
 fn add_three<T: Real, L: Level>(s: [&[T]; 3], w: [T; 3], start: Option<T>, sums: &mut [T]) {
     let seen = s[0].iter().zip(s[1]).zip(s[2]);
-    let add = |sum: T, a: T, b: T, c: T| T::fma::<L>(w[2], c, T::fma::<L>(w[1], b, T::fma::<L>(w[0], a, sum)));
+    let add =
+        |sum: T, a: T, b: T, c: T| T::fma::<L>(w[2], c, T::fma::<L>(w[1], b, T::fma::<L>(w[0], a, sum)));
     match start {
         Some(start) => sums.iter_mut().zip(seen).for_each(|(t, ((a, b), c))| *t = add(start, *a, *b, *c)),
         None => sums.iter_mut().zip(seen).for_each(|(t, ((a, b), c))| *t = add(*t, *a, *b, *c)),

@@ -1,8 +1,9 @@
 //! One image of a convolution seen through its window: the padded copy, and the panels that products read from it.
 //!
 //! With the border in memory no tap needs a bounds test, and with columns sorted by their remainder modulo the stride a row
-//! of output columns is a row in memory for any stride. Filling a panel is then a series of copies of constant length that
-//! may run past their end: what they spill is overwritten by the copy after them.
+//! of output columns is a row in memory for any stride. Filling a panel whose lines are places is then a series of copies of
+//! constant length that may run past their end: what they spill is overwritten by the copy after them. A panel whose
+//! lines are taps is the same rows transposed.
 
 use super::geom::ConvGeom;
 use crate::gemm::micro::Real;
@@ -26,9 +27,9 @@ pub struct Layout {
 pub const SLACK: usize = 64;
 
 impl Layout {
-    /// With `sorted`, columns of equal remainder modulo the stride lie side by side.
-    pub fn new(g: &ConvGeom, sorted: bool) -> Layout {
-        let phases = if sorted { g.stride[2] } else { 1 };
+    /// Columns of equal remainder modulo the stride lie side by side.
+    pub fn new(g: &ConvGeom) -> Layout {
+        let phases = g.stride[2];
         let phase_len = (g.in_dims[2] + 2 * g.pad[2]).div_ceil(phases);
         let (row_len, rows) = (phases * phase_len, g.in_dims[1] + 2 * g.pad[1]);
         let channel_len = (g.in_dims[0] + 2 * g.pad[0]) * rows * row_len;
@@ -89,11 +90,6 @@ impl Layout {
         let (d, h) = (row / g.out_dims[1], row % g.out_dims[1]);
         self.at(d * g.stride[0], h * g.stride[1], 0)
     }
-
-    /// From one output column to the next.
-    fn column_step(&self, g: &ConvGeom) -> usize {
-        if self.phases == 1 { g.stride[2] } else { 1 }
-    }
 }
 
 /// Columns of the forward product: lines are output places of one image, the depth runs over taps.
@@ -102,6 +98,8 @@ pub struct Patches<'a, T> {
     pub layout: Layout,
     pub taps: &'a [usize],
     pub image: &'a [T],
+    /// Elements from an image to the next, where lines run on through several.
+    pub image_step: usize,
 }
 
 /// Neighbouring output places of one row.
@@ -113,26 +111,30 @@ struct Run {
 
 impl<T: Real> Source<T> for Patches<'_, T> {
     fn pack(&self, lines: Range<usize>, width: usize, depth: Range<usize>, panel: &mut [T]) {
-        let columns = self.g.out_dims[2];
+        let (columns, rows) = (self.g.out_dims[2], self.g.out_dims[0] * self.g.out_dims[1]);
         let mut runs = smallvec::SmallVec::<[Run; 32]>::new();
         let mut line = lines.start;
         while line < lines.end {
             let (row, column) = (line / columns, line % columns);
             let len = (columns - column).min(lines.end - line);
+            let image = row / rows * self.image_step;
             runs.push(Run {
                 line: line - lines.start,
                 len,
-                base: self.layout.row_base(self.g, row) + column,
+                base: image + self.layout.row_base(self.g, row % rows) + column,
             });
             line += len;
         }
         let taps = &self.taps[depth];
-        mxrs_simd::vectorize(#[inline(always)] || match width {
-            32 => copy_runs::<T, 32>(self.image, taps, &runs, panel),
-            16 => copy_runs::<T, 16>(self.image, taps, &runs, panel),
-            8 => copy_runs::<T, 8>(self.image, taps, &runs, panel),
-            _ => copy_runs_exactly(self.image, taps, &runs, width, panel),
-        });
+        mxrs_simd::vectorize(
+            #[inline(always)]
+            || match width {
+                32 => copy_runs::<T, 32>(self.image, taps, &runs, panel),
+                16 => copy_runs::<T, 16>(self.image, taps, &runs, panel),
+                8 => copy_runs::<T, 8>(self.image, taps, &runs, panel),
+                _ => copy_runs_exactly(self.image, taps, &runs, width, panel),
+            },
+        );
         if let Some(last) = runs.last() {
             // What a copy left beside the last line would be harmless, but must not be a slow denormal or a stale NaN.
             let used = last.line + last.len;
@@ -169,7 +171,7 @@ fn copy_runs_exactly<T: Real>(image: &[T], taps: &[usize], runs: &[Run], width: 
     }
 }
 
-/// Columns of the weight gradient's product: lines are taps, the depth runs over output places of one image. The layout is unsorted.
+/// Columns of the weight gradient's product: lines are taps, the depth runs over output places of one image.
 pub struct Taps<'a, T> {
     pub g: &'a ConvGeom,
     pub layout: Layout,
@@ -179,53 +181,56 @@ pub struct Taps<'a, T> {
 
 impl<T: Real> Source<T> for Taps<'_, T> {
     fn pack(&self, lines: Range<usize>, width: usize, depth: Range<usize>, panel: &mut [T]) {
-        // Taps of one kernel row lie side by side.
-        let mut runs = smallvec::SmallVec::<[Run; 32]>::new();
-        for (line, tap) in self.taps[lines].iter().enumerate() {
-            match runs.last_mut() {
-                Some(run) if run.base + run.len == *tap => run.len += 1,
-                _ => runs.push(Run { line, len: 1, base: *tap }),
-            }
-        }
-        let longest = runs.iter().map(|r| r.len).max().unwrap_or(0);
-        mxrs_simd::vectorize(#[inline(always)] || match longest {
-            0..=1 => self.gather::<1>(depth, width, &runs, panel),
-            2..=4 => self.gather::<4>(depth, width, &runs, panel),
-            5..=8 => self.gather::<8>(depth, width, &runs, panel),
-            _ => self.gather::<16>(depth, width, &runs, panel),
-        });
+        let (columns, taps) = (self.g.out_dims[2], &self.taps[lines]);
+        mxrs_simd::vectorize(
+            #[inline(always)]
+            || {
+                let mut place = depth.start;
+                while place < depth.end {
+                    let (row, column) = (place / columns, place % columns);
+                    let len = (columns - column).min(depth.end - place);
+                    let base = self.layout.row_base(self.g, row) + column;
+                    let from = (place - depth.start) * width;
+                    transpose(self.image, taps, base, width, &mut panel[from..from + len * width]);
+                    place += len;
+                }
+            },
+        );
     }
 }
 
-impl<T: Real> Taps<'_, T> {
-    /// Copies runs `N` elements at a time.
-    #[inline(always)]
-    fn gather<const N: usize>(&self, depth: Range<usize>, width: usize, runs: &[Run], panel: &mut [T]) {
-        let (columns, step) = (self.g.out_dims[2], self.layout.column_step(self.g));
-        let (mut row, mut column) = (depth.start / columns, depth.start % columns);
-        let mut base = self.layout.row_base(self.g, row) + column * step;
-        for p in 0..depth.len() {
-            for run in runs {
-                let mut done = 0;
-                while done < run.len {
-                    let (from, to) = (base + run.base + done, p * width + run.line + done);
-                    match (self.image.get(from..from + N), panel.get_mut(to..to + N)) {
-                        (Some(from), Some(to)) => to.copy_from_slice(from),
-                        _ => {
-                            let len = N.min(run.len - done);
-                            panel[to..to + len].copy_from_slice(&self.image[from..from + len]);
-                        }
+/// Sets `panel[p * width + l]` to `image[base + taps[l] + p]`: squares of 8 taps by 8 places go through registers.
+#[inline(always)]
+fn transpose<T: Real>(image: &[T], taps: &[usize], base: usize, width: usize, panel: &mut [T]) {
+    const N: usize = 8;
+    let len = panel.len() / width;
+    for (first, taps) in (0..).step_by(N).zip(taps.chunks(N)) {
+        // The lines beyond the last tap repeat it: what a product makes of them is dropped.
+        let from: [usize; N] = std::array::from_fn(|i| base + taps[i.min(taps.len() - 1)]);
+        let furthest = from.iter().fold(0, |a, b| a.max(*b));
+        for p in (0..len).step_by(N) {
+            let places = N.min(len - p);
+            if first + N > width || furthest + p + N > image.len() {
+                for q in p..p + places {
+                    for (i, from) in from.iter().enumerate().take(taps.len()) {
+                        panel[q * width + first + i] = image[from + q];
                     }
-                    done += N;
                 }
+                continue;
             }
-            column += 1;
-            base += step;
-            if column == columns {
-                column = 0;
-                row += 1;
-                if p + 1 < depth.len() {
-                    base = self.layout.row_base(self.g, row);
+            let mut square = [[T::ZERO; N]; N];
+            for (row, from) in square.iter_mut().zip(&from) {
+                row.copy_from_slice(&image[from + p..from + p + N]);
+            }
+            let columns: [[T; N]; N] = std::array::from_fn(|q| std::array::from_fn(|i| square[i][q]));
+            let to = &mut panel[p * width + first..];
+            if places == N {
+                for (q, column) in columns.iter().enumerate() {
+                    to[q * width..q * width + N].copy_from_slice(column);
+                }
+            } else {
+                for (q, column) in columns.iter().enumerate().take(places) {
+                    to[q * width..q * width + N].copy_from_slice(column);
                 }
             }
         }

@@ -129,6 +129,11 @@ fn several_blocks() {
     check::<f32>(&geom(2, (3, 5, 1), &[40, 41], (&[3, 3], &[1, 1], &[1, 1], &[0, 0])));
     check::<f32>(&geom(2, (64, 500, 1), &[5, 4], (&[2, 2], &[2, 2], &[1, 1], &[1, 0])));
     check::<f64>(&geom(20, (8, 9, 1), &[7, 8], (&[3, 3], &[1, 1], &[1, 1], &[0, 0])));
+    // Blocks of places that begin and end inside images; without a border the images are read where they lie.
+    check::<f32>(&geom(9, (6, 20, 2), &[9, 9], (&[3, 3], &[2, 2], &[1, 1], &[1, 1])));
+    check::<f32>(&geom(40, (6, 20, 2), &[5, 4], (&[1, 1], &[1, 1], &[1, 1], &[0, 0])));
+    // More outputs of a channel than a stretch.
+    check::<f32>(&geom(1, (2, 4, 2), &[70, 71], (&[3, 3], &[1, 1], &[1, 1], &[1, 1])));
 }
 
 #[test]

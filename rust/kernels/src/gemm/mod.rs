@@ -193,13 +193,16 @@ pub fn add_to_columns<T: Elem + std::ops::Add<Output = T>>(c: &mut [T], bias: &[
     mxrs_lanes::for_each(c.len() / n, (1usize << 14).div_ceil(n), |rows| {
         // SAFETY: these rows are within `c` and this range's alone.
         let block = unsafe { out.slice(rows.start * n..rows.end * n) };
-        mxrs_simd::vectorize(#[inline(always)] || {
-            for row in block.chunks_exact_mut(n) {
-                for (x, b) in row.iter_mut().zip(bias) {
-                    *x = *x + *b;
+        mxrs_simd::vectorize(
+            #[inline(always)]
+            || {
+                for row in block.chunks_exact_mut(n) {
+                    for (x, b) in row.iter_mut().zip(bias) {
+                        *x = *x + *b;
+                    }
                 }
-            }
-        });
+            },
+        );
     });
 }
 
@@ -214,7 +217,10 @@ pub fn add_to_rows<T: Elem + std::ops::Add<Output = T>>(c: &mut [T], bias: &[T],
             let b = bias[row % bias.len()];
             // SAFETY: the row is within `c` and this range's alone.
             let block = unsafe { out.slice(row * row_len..(row + 1) * row_len) };
-            mxrs_simd::vectorize(#[inline(always)] || block.iter_mut().for_each(|x| *x = *x + b));
+            mxrs_simd::vectorize(
+                #[inline(always)]
+                || block.iter_mut().for_each(|x| *x = *x + b),
+            );
         }
     });
 }

@@ -44,7 +44,10 @@ impl<T: Real> Source<T> for Strided<'_, T> {
             copy_rows(data, self.depth_step, lines.len(), width, panel);
         } else if self.depth_step == 1 {
             let (count, steps) = (lines.len(), depth.len());
-            mxrs_simd::vectorize(#[inline(always)] || transpose(data, self.line_step, count, steps, width, panel));
+            mxrs_simd::vectorize(
+                #[inline(always)]
+                || transpose(data, self.line_step, count, steps, width, panel),
+            );
         } else {
             for (p, row) in panel.chunks_exact_mut(width).enumerate() {
                 for l in 0..lines.len() {
@@ -65,9 +68,18 @@ fn copy_rows<T: Real>(data: &[T], step: usize, lines: usize, width: usize, panel
         }
     }
     match (lines == width, width) {
-        (true, 32) => mxrs_simd::vectorize(#[inline(always)] || fixed::<T, 32>(data, step, panel)),
-        (true, 16) => mxrs_simd::vectorize(#[inline(always)] || fixed::<T, 16>(data, step, panel)),
-        (true, 8) => mxrs_simd::vectorize(#[inline(always)] || fixed::<T, 8>(data, step, panel)),
+        (true, 32) => mxrs_simd::vectorize(
+            #[inline(always)]
+            || fixed::<T, 32>(data, step, panel),
+        ),
+        (true, 16) => mxrs_simd::vectorize(
+            #[inline(always)]
+            || fixed::<T, 16>(data, step, panel),
+        ),
+        (true, 8) => mxrs_simd::vectorize(
+            #[inline(always)]
+            || fixed::<T, 8>(data, step, panel),
+        ),
         _ => {
             for (p, row) in panel.chunks_exact_mut(width).enumerate() {
                 row[..lines].copy_from_slice(&data[p * step..p * step + lines]);

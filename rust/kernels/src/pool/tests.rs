@@ -120,7 +120,15 @@ fn check_all<T: Pool>() {
         check::<T>(outer, inner, &[5, 6], (&[2, 3], &[1, 1], &[0, 2]));
         check::<T>(outer, inner, &[4, 5, 6], (&[2, 2, 3], &[2, 1, 2], &[1, 0, 1]));
         check::<T>(outer, inner, &[1, 1], (&[1, 1], &[1, 1], &[0, 0]));
+        // Strides beyond those with loops of their own, also beyond the kernel; windows wider than most.
+        check::<T>(outer, inner, &[13, 17], (&[3, 4], &[3, 3], &[1, 2]));
+        check::<T>(outer, inner, &[8, 9], (&[2, 1], &[3, 4], &[0, 0]));
+        check::<T>(outer, inner, &[3, 41], (&[2, 12], &[1, 1], &[0, 5]));
+        check::<T>(outer, inner, &[2, 30], (&[1, 20], &[1, 5], &[0, 0]));
     }
+    // Several groups of images, the last a short one; rows enough for several blocks.
+    check::<T>(150, 1, &[8, 6], (&[2, 2], &[2, 2], &[0, 0]));
+    check::<T>(1, 1, &[90, 121], (&[3, 3], &[1, 1], &[1, 1]));
 }
 
 #[test]
