@@ -24,7 +24,7 @@ def rand(*shape, dtype="float32", seed=0):
 
 def fill(net):
     """Values that depend on a parameter's place and shape alone; statistics stay as they were initialized."""
-    for i, (name, param) in enumerate(sorted(net._collect_params_with_prefix().items())):
+    for i, (_, param) in enumerate(sorted(net._collect_params_with_prefix().items())):
         if param.grad_req == "null" or isinstance(param, gluon.Constant):
             continue
         n = int(np.prod(param.shape))

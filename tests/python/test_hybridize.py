@@ -53,6 +53,7 @@ HALF = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:Accumulating with float16")
 @pytest.mark.parametrize(("layer", "shape"), HALF, ids=[layer for layer, _ in HALF])
 def test_layer_in_half_precision(layer, shape):
     x = rand(*shape, dtype="float16")

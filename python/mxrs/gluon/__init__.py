@@ -1,8 +1,10 @@
 """Gluon: models as blocks, trained imperatively.
 
 `block` and `parameter` hold what models are made of, `nn` the layers, `loss` the losses, `data` datasets
-and loaders, and `Trainer` the step of an optimizer.
+and loaders, `rnn` recurrent cells, and `Trainer` the step of an optimizer.
 """
+
+import importlib
 
 from . import contrib, data, loss, nn, parameter, utils
 from .block import Block, HybridBlock, SymbolBlock
@@ -24,12 +26,16 @@ __all__ = [
     "loss",
     "nn",
     "parameter",
+    "rnn",
     "tensor_types",
     "utils",
 ]
 
 
 def __getattr__(name: str) -> object:
-    if name in ("rnn", "model_zoo"):
+    if name == "rnn":
+        # Loaded when first used: its cells need nothing that other models need.
+        return importlib.import_module(".rnn", __name__)
+    if name == "model_zoo":
         raise AttributeError(f"mxrs.gluon.{name} is not built yet")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -59,6 +59,8 @@ def _draw(
     where : dict
         shape, dtype, ctx and out of the call, and whatever else was given by name.
     """
+    # Attributes of graph nodes (`__layout__`) mean nothing here; MXNet ignores them too.
+    where = {key: value for key, value in where.items() if not key.startswith("__")}
     unknown = set(where) - {"shape", "dtype", "ctx", "out", "name"}
     if unknown:
         raise MXNetTypeError(f"{scalar}: no argument is named {', '.join(sorted(unknown))}")

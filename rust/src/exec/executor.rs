@@ -122,7 +122,8 @@ impl Executor {
             return Err(Error::op("backward: call forward first"));
         }
         if !self.wants_grads() {
-            return Err(Error::op("backward: no argument was bound with a gradient array (grad_req is 'null')"));
+            // As in MXNet: programs switch training off by grad_req and keep their loop.
+            return Ok(());
         }
         if self.run.is_none() {
             // The forward pass was one without training, which keeps nothing: do it again and keep.

@@ -180,7 +180,8 @@ mod tests {
     /// declares hidden ones.
     #[test]
     fn counts_are_those_of_the_rules() {
-        for op in registry::all() {
+        let mut wrong = Vec::new();
+        for op in registry::all().iter().filter(|op| !op.hidden && !op.name.starts_with("_backward")) {
             for sample in &op.samples {
                 let mut given: Vec<(&str, mxrs_base::AttrValue)> = sample.attrs.clone();
                 if let Some(counter) = op.variadic.filter(|n| op.param_index(n).is_some())
@@ -198,13 +199,10 @@ mod tests {
                 let Ok(outs) = program.call(op, attrs.clone(), &ins) else { continue };
                 let count = op.count(&attrs);
                 let hides = op.visible.is_some();
-                assert!(
-                    count == outs.len() || hides && count < outs.len(),
-                    "{}: {count} outputs are declared, the rule gives {}",
-                    op.name,
-                    outs.len()
-                );
-                if std::env::var_os("MXRS_FACTS").is_some() {
+                if count != outs.len() && !(hides && count < outs.len()) {
+                    wrong.push(format!("{} declares {count} outputs, its rule gives {}", op.name, outs.len()));
+                }
+                if true {
                     let same = outs.iter().chain(&ins).all(|v| program.spec(*v).shape == program.spec(outs[0]).shape);
                     let moves = !ins.is_empty() && !outs.is_empty()
                         && program.spec(outs[0]).shape.size() == program.spec(ins[0]).shape.size();
@@ -212,5 +210,6 @@ mod tests {
                 }
             }
         }
+        assert!(wrong.is_empty(), "{wrong:#?}");
     }
 }

@@ -346,7 +346,7 @@ impl Solver {
 
     /// Learns from what the rule answers with numbers in the place of unknown dimensions.
     fn probe(&mut self, n: usize, call: &Call, ins: &[Part]) -> Result<()> {
-        let Some(first) = ask(call, ins, &|_, _| PROBES[0]) else { return Ok(()) };
+        let Some(first) = ask(call, ins, &|_, _| PROBES[0]) else { return self.only_fit(n, call, ins) };
         let Some(second) = ask(call, ins, &|_, _| PROBES[1]) else { return Ok(()) };
         for (i, (a, b)) in first.ins.iter().zip(&second.ins).enumerate() {
             if let Some(dims) = shared(a, b) {
@@ -361,6 +361,28 @@ impl Solver {
         let wanted: Vec<Option<Dims>> = self.values[n].iter().map(|p| p.dims.clone()).collect();
         if wanted.iter().flatten().any(|d| d.iter().any(|v| *v != 0)) {
             self.solve_backward(n, call, ins, &first, &wanted)?;
+        }
+        Ok(())
+    }
+
+    /// An open input takes the shape of another one if the rule accepts that and neither arbitrary numbers nor ones.
+    fn only_fit(&mut self, n: usize, call: &Call, ins: &[Part]) -> Result<()> {
+        for (i, part) in ins.iter().enumerate().filter(|(_, p)| !p.is_complete()) {
+            for model in ins.iter().filter(|p| p.is_complete()).filter_map(|p| p.dims.clone()) {
+                let mut dims = part.dims.clone();
+                if merge(&mut dims, &model).is_none() {
+                    continue;
+                }
+                let accepts = |shape: Dims| {
+                    let mut trial = ins.to_vec();
+                    trial[i].dims = Some(shape);
+                    ask(call, &trial, &|_, d| model.get(d).copied().unwrap_or(PROBES[0])).is_some()
+                };
+                let other = |v: usize| model.iter().map(|_| v).collect::<Dims>();
+                if accepts(model.clone()) && !accepts(other(PROBES[0])) && !accepts(other(1)) {
+                    return self.learn_input(n, i, &model);
+                }
+            }
         }
         Ok(())
     }
@@ -447,6 +469,10 @@ impl Solver {
                 self.done[n] = true;
                 return Ok(());
             }
+        }
+        // No made-up shape fits (a split that must come out even): as most operators do, keep the type.
+        if let Some(dtype) = ins.first().and_then(|p| p.dtype) {
+            (0..self.order[n].outputs()).for_each(|o| self.learn_type(n, o, dtype));
         }
         Ok(())
     }
