@@ -60,9 +60,7 @@ def linspace(
     start: float, stop: float, num: int, endpoint: bool = True, name: str | None = None, dtype: Any = None
 ) -> Symbol:
     """`num` numbers at equal distances from `start` to `stop`, which is left out without `endpoint`."""
-    return op("_linspace")(
-        start=start, stop=stop, num=num, endpoint=endpoint, name=name, dtype=_dtype(dtype)
-    )
+    return op("_linspace")(start=start, stop=stop, num=num, endpoint=endpoint, name=name, dtype=_dtype(dtype))
 
 
 def eye(N: int, M: int = 0, k: int = 0, dtype: Any = None, **kwargs: Any) -> Symbol:
@@ -105,6 +103,4 @@ def split_v2(
         indices = [0, *(int(i) for i in indices_or_sections)]
     else:
         raise ValueError("indices_or_sections must either int, or tuple / list / set of ints")
-    return op("_split_v2")(
-        ary, indices=indices, axis=axis, squeeze_axis=squeeze_axis, sections=sections
-    )
+    return op("_split_v2")(ary, indices=indices, axis=axis, squeeze_axis=squeeze_axis, sections=sections)

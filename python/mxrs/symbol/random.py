@@ -50,7 +50,9 @@ def _draw(scalar: str, sample: str | None, parameters: dict[str, Any], options: 
         return op(sample)(*values, **options)
     for value in values:
         if not isinstance(value, Number):
-            raise ValueError(f"Distribution parameters must be either Symbol or numbers, but got {type(value)}.")
+            raise ValueError(
+                f"Distribution parameters must be either Symbol or numbers, but got {type(value)}."
+            )
     return op(scalar)(**parameters, **options)
 
 

@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Number
 from typing import Any, NoReturn
 
-import numpy as np
-
 from .. import _core
 from ..attribute import AttrScope
 from ..base import MXNetError, NotImplementedForSymbol
@@ -202,7 +200,9 @@ class Symbol(_core.SymbolBase):
         if complete:
             return tuple(lists)  # type: ignore[return-value]
         names = self.list_arguments()
-        open_ = [f"{name}: {shape or None}" for name, shape in zip(names, lists[0]) if not shape or 0 in shape]
+        open_ = [
+            f"{name}: {shape or None}" for name, shape in zip(names, lists[0]) if not shape or 0 in shape
+        ]
         warnings.warn(
             "infer_shape: the given shapes do not decide those of these arguments (0 is an unknown dimension); "
             f"give them too:\n\t{chr(10).join(open_) or 'none; an output stays open'}".replace("\n", "\n\t"),
@@ -345,7 +345,9 @@ class Symbol(_core.SymbolBase):
 
     def gradient(self, wrt: Sequence[str]) -> NoReturn:
         """Not available, as in MXNet: bind the symbol and call `backward` of the executor."""
-        raise MXNetError("Symbol.gradient is not implemented; bind the symbol and call the executor's backward")
+        raise MXNetError(
+            "Symbol.gradient is not implemented; bind the symbol and call the executor's backward"
+        )
 
     def get_backend_symbol(self, backend: str) -> Symbol:
         """The symbol itself: the passes that MXNet keeps in backends run in every `bind`."""

@@ -40,11 +40,11 @@ fn random_view(rng: &mut Rng, sizes: &[usize]) -> (usize, View) {
     let dims: Vec<usize> = (0..1 + rng.below(5)).map(|_| sizes[rng.below(sizes.len())]).collect();
     let mut view = View::of(&dims);
     let len = view.size();
-    for (axis, extent) in dims.iter().enumerate() {
+    for (axis, &extent) in dims.iter().enumerate() {
         match rng.below(4) {
             0 => view = view.flip(axis),
-            1 if *extent > 1 => {
-                let begin = rng.below(*extent);
+            1 if extent > 1 => {
+                let begin = rng.below(extent);
                 let step = 1 + rng.below(2);
                 let count = (extent - begin).div_ceil(step);
                 view = view.slice(axis, begin, step as isize, count);

@@ -8,6 +8,7 @@ pub mod loss;
 pub mod norm;
 pub mod norm_rows;
 pub mod pad;
+pub mod parts;
 pub mod philox;
 mod planes;
 pub mod pool;

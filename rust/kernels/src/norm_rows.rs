@@ -172,10 +172,7 @@ pub fn rows_grad<T: Float>(
                                 }
                                 // Emptied often, so that f32 sums stay short.
                                 if (r - first) % 64 == 63 || r + 1 == last {
-                                    for (w, v) in sums.iter_mut().zip(near.iter_mut()) {
-                                        *w += v.wide();
-                                        *v = T::R::ZERO;
-                                    }
+                                    empty(&mut near, sums);
                                 }
                             }
                         }
@@ -184,19 +181,8 @@ pub fn rows_grad<T: Float>(
                         let q = T::R::of(q / n);
                         // SAFETY: every row belongs to one lane.
                         let dx = unsafe { out.part(r * len..(r + 1) * len) };
-                        T::write(dx, &mut c, |dx| match per_row {
-                            Some(g) => {
-                                let scale = inv * gamma[g];
-                                for i in 0..dx.len() {
-                                    dx[i] = (dy[i] - s - (x[i] - m) * inv * q) * scale;
-                                }
-                            }
-                            None => {
-                                for i in 0..dx.len() {
-                                    dx[i] = (dy[i] * gamma[i] - s - (x[i] - m) * inv * q) * inv;
-                                }
-                            }
-                        });
+                        let whole = per_row.map(|g| gamma[g]);
+                        T::write(dx, &mut c, |dx| slopes(dx, x, dy, [m, inv, s, q], whole, gamma));
                     }
                 }
             },
@@ -206,6 +192,31 @@ pub fn rows_grad<T: Float>(
         let sum = |from: usize| (0..pieces).map(|p| parts[p * 2 * width + from + i]).sum::<f64>();
         dgamma[i] = T::R::of(sum(0));
         dbeta[i] = T::R::of(sum(width));
+    }
+}
+
+/// Moves what was summed in `near` to `sums`.
+#[inline(always)]
+fn empty<R: Real>(near: &mut [R], sums: &mut [f64]) {
+    for (w, v) in sums.iter_mut().zip(near.iter_mut()) {
+        *w += v.wide();
+        *v = R::ZERO;
+    }
+}
+
+/// The gradient of one row from its mean, 1 / deviation, and the means of its scaled heads plain and times the
+/// normalized row; gamma is one number of the `whole` row, or one per element.
+#[inline(always)]
+fn slopes<R: Real>(dx: &mut [R], x: &[R], dy: &[R], [m, inv, s, q]: [R; 4], whole: Option<R>, gamma: &[R]) {
+    if let Some(gamma) = whole {
+        let scale = inv * gamma;
+        for i in 0..dx.len() {
+            dx[i] = (dy[i] - s - (x[i] - m) * inv * q) * scale;
+        }
+    } else {
+        for i in 0..dx.len() {
+            dx[i] = (dy[i] * gamma[i] - s - (x[i] - m) * inv * q) * inv;
+        }
     }
 }
 

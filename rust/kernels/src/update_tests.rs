@@ -27,8 +27,8 @@ macro_rules! check {
                     $want(before.0[i] as f64, g[i] as f64, std::array::from_fn(|k| before.1[k][i] as f64));
                 let near = |got: f64, want: f64| (got - want).abs() <= $tol * (1.0 + want.abs());
                 assert!(near(w[i] as f64, nw), "weight {i} of {n}: {} for {nw}", w[i]);
-                for (k, (s, ns)) in s.iter().zip(ns).enumerate() {
-                    assert!(near(s[i] as f64, ns), "state {k}, {i} of {n}: {} for {ns}", s[i]);
+                for (k, (s, want)) in s.iter().zip(ns).enumerate() {
+                    assert!(near(s[i] as f64, want), "state {k}, {i} of {n}: {} for {want}", s[i]);
                 }
             }
         }

@@ -65,7 +65,8 @@ impl CachedOp {
             false => Vec::new(),
         };
         let specs = inputs.iter().map(|a| a.spec().clone()).collect();
-        let plan = self.plan(Request { specs, train: is_training(), grads, heads: self.symbol.heads.len() })?;
+        let plan =
+            self.plan(Request { specs, train: is_training(), grads, heads: self.symbol.heads.len() })?;
         let context = inputs.first().map_or(context, Array::context);
         let mut outputs = Vec::new();
         for v in &plan.outputs {

@@ -51,7 +51,13 @@ fn line(plan: &Plan, step: &Step) -> String {
                     .collect();
                 items.join(" ")
             };
-            format!("{} <- {} <- {}  # {}", list(outs, &instr.outs), what, list(ins, &instr.ins), plan.node(instr))
+            format!(
+                "{} <- {} <- {}  # {}",
+                list(outs, &instr.outs),
+                what,
+                list(ins, &instr.ins),
+                plan.node(instr)
+            )
         }
         Step::Copy { from, to, .. } => format!("{} <- copy {}", place(*to), place(*from)),
         Step::Add { from, to, .. } => format!("{} += {}", place(*to), place(*from)),

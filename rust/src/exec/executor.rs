@@ -37,7 +37,7 @@ impl Executor {
         grads: Vec<Option<Array>>,
         reqs: Vec<GradReq>,
         aux: Vec<Array>,
-            contexts: &[Context],
+        contexts: &[Context],
         own: usize,
     ) -> Result<Executor> {
         for (i, grad) in grads.iter().enumerate() {
@@ -143,11 +143,7 @@ impl Executor {
 }
 
 /// The head gradients with zeros' place taken by nothing: outputs of losses need none.
-fn check_heads(
-    plan: &Plan,
-    outputs: &[Array],
-    mut heads: Vec<Option<Array>>,
-) -> Result<Vec<Option<Array>>> {
+fn check_heads(plan: &Plan, outputs: &[Array], mut heads: Vec<Option<Array>>) -> Result<Vec<Option<Array>>> {
     if heads.len() > outputs.len() {
         return Err(Error::value(format!(
             "backward: {} head gradients were given for {} outputs",

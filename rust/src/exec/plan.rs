@@ -403,8 +403,7 @@ impl Placer {
             let fits = spec.shape == out.shape
                 && spec.dtype.size() == out.dtype.size()
                 && self.program.specs[root as usize].bytes().ok() == out.bytes().ok();
-            let free = self.last[root as usize] == n
-                && matches!(self.places[root as usize], Place::Arena(_));
+            let free = self.last[root as usize] == n && matches!(self.places[root as usize], Place::Arena(_));
             // The same memory under another shape would be read at other places than it is written.
             let alone = instr.ins.iter().all(|w| {
                 self.root[*w as usize] != root || self.program.specs[*w as usize].shape == spec.shape

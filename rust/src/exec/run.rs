@@ -182,11 +182,8 @@ impl Bound {
                 Step::Call { instr, ins, outs } => {
                     let n = *instr;
                     let instr = &plan.program.instrs[n as usize];
-                    let ins: SmallVec<[View; 4]> = ins
-                        .iter()
-                        .zip(&instr.ins)
-                        .map(|(p, v)| self.view(*p, *v))
-                        .collect::<Result<_>>()?;
+                    let ins: SmallVec<[View; 4]> =
+                        ins.iter().zip(&instr.ins).map(|(p, v)| self.view(*p, *v)).collect::<Result<_>>()?;
                     let outs: SmallVec<[View; 2]> = outs
                         .iter()
                         .zip(&instr.outs)

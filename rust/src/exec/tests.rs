@@ -53,7 +53,8 @@ fn values(a: &Array) -> Vec<f64> {
 fn assert_close(what: &str, a: &Array, b: &Array) {
     assert_eq!(a.spec(), b.spec(), "{what}");
     for (i, (x, y)) in values(a).iter().zip(values(b)).enumerate() {
-        let same = x == &y || x.is_nan() && y.is_nan() || (x - y).abs() <= 1e-5 * (1.0 + x.abs().max(y.abs()));
+        let same =
+            x == &y || x.is_nan() && y.is_nan() || (x - y).abs() <= 1e-5 * (1.0 + x.abs().max(y.abs()));
         assert!(same, "{what}: element {i} is {x} and {y}");
     }
 }
@@ -86,7 +87,8 @@ fn mark(arrays: &mut [Array], skip: &[usize]) -> Vec<Option<Array>> {
 }
 
 fn backward(outputs: &[Array]) -> bool {
-    let heads: Vec<Array> = outputs.iter().filter(|a| a.link.is_some() && a.dtype().is_float()).cloned().collect();
+    let heads: Vec<Array> =
+        outputs.iter().filter(|a| a.link.is_some() && a.dtype().is_float()).cloned().collect();
     if heads.is_empty() {
         return false;
     }
@@ -253,10 +255,15 @@ fn a_network_of_layers_is_the_same_as_a_graph() {
     let _random = RANDOM.lock();
     let v = |n: &str| variable(n);
     let kernel = || AttrValue::Ints([Some(3), Some(3)].into());
-    let conv = call("Convolution", &[("kernel", kernel()), ("num_filter", 4i64.into())], &[v("x"), v("w"), v("b")]);
+    let conv =
+        call("Convolution", &[("kernel", kernel()), ("num_filter", 4i64.into())], &[v("x"), v("w"), v("b")]);
     let act = call("Activation", &[("act_type", AttrValue::Str("relu".into()))], &[conv.clone()]);
     let two = AttrValue::Ints([Some(2), Some(2)].into());
-    let pool = call("Pooling", &[("kernel", two.clone()), ("stride", two), ("pool_type", AttrValue::Str("max".into()))], &[act]);
+    let pool = call(
+        "Pooling",
+        &[("kernel", two.clone()), ("stride", two), ("pool_type", AttrValue::Str("max".into()))],
+        &[act],
+    );
     let dense = call("FullyConnected", &[("num_hidden", 5i64.into())], &[pool, v("fw"), v("fb")]);
     let soft = call("log_softmax", &[], &[dense.clone()]);
     let loss = call("mean", &[], &[soft]);
@@ -285,7 +292,8 @@ fn a_graph_can_be_differentiated_twice() {
             false => {
                 let mul = registry::expect("broadcast_mul");
                 let tanh = registry::expect("tanh");
-                let p = invoke(mul, &Attrs::new(mul, &[]).unwrap(), &[&arrays[0], &arrays[1]], None, None).unwrap();
+                let p = invoke(mul, &Attrs::new(mul, &[]).unwrap(), &[&arrays[0], &arrays[1]], None, None)
+                    .unwrap();
                 invoke(tanh, &Attrs::new(tanh, &[]).unwrap(), &[&p[0]], None, None).unwrap().swap_remove(0)
             }
         };

@@ -47,7 +47,13 @@ pub fn input_names(op: OpRef, attrs: &Attrs, given: usize) -> Vec<String> {
 
 /// A node that calls `op`. Inputs that are `None`, or missing at the end, become variables named after the node, which
 /// carry its texts.
-pub fn apply(call: Call, texts: Texts, name: &str, given: Vec<Option<Entry>>, inits: Inits) -> Result<NodeRef> {
+pub fn apply(
+    call: Call,
+    texts: Texts,
+    name: &str,
+    given: Vec<Option<Entry>>,
+    inits: Inits,
+) -> Result<NodeRef> {
     let (op, attrs) = (call.op, &call.attrs);
     let names = input_names(op, attrs, given.len().max(counted(op, &texts)?));
     if given.len() > names.len() {
@@ -96,7 +102,8 @@ impl Symbol {
     /// A graph with a new node for each, as `make` says.
     fn rebuild(&self, mut make: impl FnMut(&NodeRef, Vec<Entry>) -> Made) -> Symbol {
         let mut made: HashMap<*const Node, Made> = HashMap::new();
-        let renew = |made: &HashMap<*const Node, Made>, entry: &Entry| match &made[&Arc::as_ptr(&entry.node)] {
+        let renew = |made: &HashMap<*const Node, Made>, entry: &Entry| match &made[&Arc::as_ptr(&entry.node)]
+        {
             Made::Node(node) => Entry { node: node.clone(), index: entry.index },
             Made::Entries(entries) => entries[entry.index as usize].clone(),
         };
@@ -143,7 +150,9 @@ impl Symbol {
         let heads: Vec<_> = self.heads.iter().map(|h| Arc::as_ptr(&h.node)).collect();
         self.rebuild(|node, inputs| match &node.call {
             // A cast whose result is an output of the graph stays.
-            Some(call) if is_cast(call.op.name) && !heads.contains(&Arc::as_ptr(node)) => Made::Entries(inputs),
+            Some(call) if is_cast(call.op.name) && !heads.contains(&Arc::as_ptr(node)) => {
+                Made::Entries(inputs)
+            }
             _ => Made::Node(renamed(node, &node.name, inputs)),
         })
     }
@@ -200,13 +209,26 @@ mod tests {
                 let count = op.count(&attrs);
                 let hides = op.visible.is_some();
                 if count != outs.len() && !(hides && count < outs.len()) {
-                    wrong.push(format!("{} declares {count} outputs, its rule gives {}", op.name, outs.len()));
+                    wrong.push(format!(
+                        "{} declares {count} outputs, its rule gives {}",
+                        op.name,
+                        outs.len()
+                    ));
                 }
                 if true {
-                    let same = outs.iter().chain(&ins).all(|v| program.spec(*v).shape == program.spec(outs[0]).shape);
-                    let moves = !ins.is_empty() && !outs.is_empty()
+                    let same = outs
+                        .iter()
+                        .chain(&ins)
+                        .all(|v| program.spec(*v).shape == program.spec(outs[0]).shape);
+                    let moves = !ins.is_empty()
+                        && !outs.is_empty()
                         && program.spec(outs[0]).shape.size() == program.spec(ins[0]).shape.size();
-                    println!("FACT {} same={same} size={moves} keeps={} ins={}", op.name, op.keeps_shape, ins.len());
+                    println!(
+                        "FACT {} same={same} size={moves} keeps={} ins={}",
+                        op.name,
+                        op.keeps_shape,
+                        ins.len()
+                    );
                 }
             }
         }

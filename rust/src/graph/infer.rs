@@ -72,7 +72,8 @@ struct Solver {
 /// Infers shapes and types. What is inconsistent is an error; what stays open is `None` (or has a 0).
 pub fn infer(symbol: &Symbol, known: &Known, types_only: bool) -> Result<Inferred> {
     let order = symbol.order();
-    let index: HashMap<*const Node, usize> = order.iter().enumerate().map(|(i, n)| (Arc::as_ptr(n), i)).collect();
+    let index: HashMap<*const Node, usize> =
+        order.iter().enumerate().map(|(i, n)| (Arc::as_ptr(n), i)).collect();
     let mut values = Vec::with_capacity(order.len());
     for node in &order {
         let mut parts: SmallVec<[Part; 1]> = smallvec::smallvec![Part::default(); node.outputs()];
@@ -284,10 +285,8 @@ impl Solver {
 
     /// The operator's own rule.
     fn forward(&mut self, n: usize, call: &Call, ins: &[Part]) -> Result<()> {
-        let specs: SmallVec<[Spec; 4]> = ins
-            .iter()
-            .filter_map(|p| Some(Spec::new(p.shape()?, p.dtype?)))
-            .collect();
+        let specs: SmallVec<[Spec; 4]> =
+            ins.iter().filter_map(|p| Some(Spec::new(p.shape()?, p.dtype?))).collect();
         let outs = rule(call, specs).map_err(|e| e.within(&format!("node {}", self.order[n].name)))?;
         let mut open = false;
         for (o, spec) in outs.iter().enumerate() {
@@ -411,9 +410,8 @@ impl Solver {
         if found.is_empty() {
             return Ok(());
         }
-        let value = |i: usize, d: usize| {
-            found.iter().find(|f| (f.0, f.1) == (i, d)).map_or(PROBES[0], |f| f.2)
-        };
+        let value =
+            |i: usize, d: usize| found.iter().find(|f| (f.0, f.1) == (i, d)).map_or(PROBES[0], |f| f.2);
         let Some(check) = ask(call, ins, &value) else { return Ok(()) };
         let agrees = |o: usize, dims: &Dims| {
             check.outs.get(o).is_some_and(|got| {

@@ -33,7 +33,9 @@ pub fn load(text: &str) -> Result<Symbol> {
     let root = value.as_object().ok_or_else(|| damaged("an object {...} is expected at its top"))?;
     let version = match root.get("attrs").and_then(|a| a.get("mxnet_version")) {
         None => UNVERSIONED,
-        Some(v) => v.get(1).and_then(Value::as_i64).ok_or_else(|| damaged("mxnet_version is not a number"))?,
+        Some(v) => {
+            v.get(1).and_then(Value::as_i64).ok_or_else(|| damaged("mxnet_version is not a number"))?
+        }
     };
     let mut reader = Reader { version, nodes: Vec::new() };
     for (i, node) in list(root, "nodes", "the file")?.iter().enumerate() {
@@ -41,7 +43,11 @@ pub fn load(text: &str) -> Result<Symbol> {
         reader.nodes.push(made);
     }
     let heads = list(root, "heads", "the file")?;
-    let heads = heads.iter().enumerate().map(|(i, h)| reader.entry(h, &format!("head {i}"))).collect::<Result<_>>()?;
+    let heads = heads
+        .iter()
+        .enumerate()
+        .map(|(i, h)| reader.entry(h, &format!("head {i}")))
+        .collect::<Result<_>>()?;
     let symbol = Symbol { heads };
     if symbol.heads.is_empty() {
         return Err(damaged("it has no outputs"));
@@ -75,7 +81,9 @@ impl Reader {
         let name = string(object, "name", &place)?;
         let place = format!("node {number} ({name})");
         if matches!(object.get("subgraphs"), Some(Value::Array(graphs)) if !graphs.is_empty()) {
-            return Err(Error::not_implemented(format!("{place}: {op}: control flow in files is not built yet")));
+            return Err(Error::not_implemented(format!(
+                "{place}: {op}: control flow in files is not built yet"
+            )));
         }
         let mut texts = self.texts(object, &place)?;
         let inputs = match object.get("inputs") {
@@ -163,7 +171,10 @@ impl Reader {
             return Err(damaged(format!("{place}: [node, output] is expected, not {value}")));
         };
         let Some(found) = self.nodes.get(node as usize) else {
-            return Err(damaged(format!("{place}: it names node {node}, and {} precede it", self.nodes.len())));
+            return Err(damaged(format!(
+                "{place}: it names node {node}, and {} precede it",
+                self.nodes.len()
+            )));
         };
         if index as usize >= found.outputs() {
             let (name, outputs) = (&found.name, found.outputs());
@@ -200,7 +211,8 @@ pub fn save(symbol: &Symbol) -> String {
         let _ = write!(out, "      \"op\": {}, \n      \"name\": {}, \n", quoted(op), quoted(&node.name));
         let texts = node.texts.lock();
         if !texts.is_empty() {
-            let items: Vec<String> = texts.iter().map(|(k, v)| format!("{}: {}", quoted(k), quoted(v))).collect();
+            let items: Vec<String> =
+                texts.iter().map(|(k, v)| format!("{}: {}", quoted(k), quoted(v))).collect();
             let _ = write!(out, "      \"attrs\": {}, \n", block(&items, ('{', '}'), 1, 6));
         }
         for (place, input) in node.inputs.iter().enumerate() {

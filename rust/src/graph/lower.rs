@@ -62,9 +62,9 @@ pub fn lower(
             .inputs
             .iter()
             .map(|e| {
-                values.get(&Arc::as_ptr(&e.node)).and_then(|v| v.get(e.index as usize)).copied().ok_or_else(|| {
-                    Error::op(format!("node {}: {} has no output {}", node.name, e.node.name, e.index))
-                })
+                values.get(&Arc::as_ptr(&e.node)).and_then(|v| v.get(e.index as usize)).copied().ok_or_else(
+                    || Error::op(format!("node {}: {} has no output {}", node.name, e.node.name, e.index)),
+                )
             })
             .collect::<Result<_>>()?;
         program.current = program.names.len() as u32;

@@ -134,7 +134,9 @@ impl Symbol {
     /// graphs already made of it keep the old one.
     pub fn set_attr(&mut self, key: &str, value: &str) -> Result<()> {
         let Some(node) = self.node().cloned() else {
-            return Err(Error::op("a group of symbols has no attributes of its own; set those of its members"));
+            return Err(Error::op(
+                "a group of symbols has no attributes of its own; set those of its members",
+            ));
         };
         let key = stored_key(key);
         let mut texts = node.texts.lock().clone();
@@ -148,7 +150,9 @@ impl Symbol {
         }
         let mut call = call.clone();
         call.attrs = parse_attrs(call.op, &texts)?;
-        if call.op.count(&call.attrs) != node.outputs() || call.op.arity(&call.attrs) != Some(node.inputs.len()) {
+        if call.op.count(&call.attrs) != node.outputs()
+            || call.op.arity(&call.attrs) != Some(node.inputs.len())
+        {
             return Err(Error::op(format!(
                 "{}: argument {key} = {value} changes the number of inputs or outputs of {}; make a new symbol",
                 call.op.name, node.name
@@ -196,7 +200,8 @@ impl Symbol {
             (Some(_), Some(_)) => Err(Error::value(format!("several outputs are named \"{name}\""))),
             (None, _) => {
                 let near = registry::closest(name, outputs.iter().map(String::as_str), 3);
-                let hint = if near.is_empty() { String::new() } else { format!("; close: {}", near.join(", ")) };
+                let hint =
+                    if near.is_empty() { String::new() } else { format!("; close: {}", near.join(", ")) };
                 Err(Error::value(format!("no output is named \"{name}\"{hint}")))
             }
         }

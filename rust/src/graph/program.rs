@@ -178,7 +178,8 @@ impl Program {
         wanted.iter().for_each(|v| leads[*v as usize] = true);
         for instr in &self.instrs {
             let any = instr.ins.iter().any(|v| leads[*v as usize]);
-            let stops = matches!(&instr.work, Work::Op { op, .. } if matches!(op.gradient, ops::Gradient::Zero));
+            let stops =
+                matches!(&instr.work, Work::Op { op, .. } if matches!(op.gradient, ops::Gradient::Zero));
             if any && !stops {
                 instr.outs.iter().for_each(|v| leads[*v as usize] = true);
             }
@@ -228,8 +229,7 @@ impl Build for Program {
             return body(self, &attrs, inputs);
         }
         let outs = {
-            let specs: SmallVec<[&Spec; 4]> =
-                inputs.iter().map(|v| &self.specs[v.0 as usize]).collect();
+            let specs: SmallVec<[&Spec; 4]> = inputs.iter().map(|v| &self.specs[v.0 as usize]).collect();
             (op.infer)(&Sig { op, attrs: &attrs, ins: &specs })?
         };
         Ok(self.push(op, attrs, inputs, outs))

@@ -144,8 +144,11 @@ impl Symbol {
                 made.insert(key, None);
                 continue;
             }
-            let inputs: Vec<Entry> =
-                node.inputs.iter().map(|e| renewed(e, &made, &replaced).unwrap_or_else(|| e.clone())).collect();
+            let inputs: Vec<Entry> = node
+                .inputs
+                .iter()
+                .map(|e| renewed(e, &made, &replaced).unwrap_or_else(|| e.clone()))
+                .collect();
             let changed = inputs.iter().zip(&node.inputs).any(|(a, b)| !Arc::ptr_eq(&a.node, &b.node));
             made.insert(
                 key,

@@ -161,11 +161,8 @@ pub fn run_formula(formula: &mxrs_formula::Formula, params: &[f64], views: &[Vie
     }
     let strides: SmallVec<[SmallVec<[usize; 4]>; 4]> =
         views.iter().map(|v| broadcast_strides(&v.spec.shape, dims)).collect();
-    let ins: SmallVec<[Operand; 4]> = views
-        .iter()
-        .zip(&strides)
-        .map(|(v, strides)| Operand { ptr: v.ptr.cast_const(), strides })
-        .collect();
+    let ins: SmallVec<[Operand; 4]> =
+        views.iter().zip(&strides).map(|(v, strides)| Operand { ptr: v.ptr.cast_const(), strides }).collect();
     // SAFETY: the strides were made for these extents; the engine granted inputs and output.
     unsafe { formula.eval(dtype, params, dims, &ins, out.ptr, out.spec.dtype) }
 }

@@ -53,7 +53,9 @@ pub fn docstring(op: OpRef, name: &str) -> String {
 /// Of the function that makes a node of the operator.
 pub fn symbol_docstring(op: OpRef, name: &str) -> String {
     let signature = signature(op, name, false).replace("out=None, name=None)", "name=None, attr=None)");
-    let body = body(op).replace("NDArray, optional\n    where the result is written", "ignored").replace("NDArray", "Symbol");
+    let body = body(op)
+        .replace("NDArray, optional\n    where the result is written", "ignored")
+        .replace("NDArray", "Symbol");
     let more = "name : str, optional\n    the name of the node\nattr : dict of str to str, optional\n    attributes of the node\n";
     format!("{signature}\n--\n\n{body}{more}")
 }

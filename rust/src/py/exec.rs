@@ -57,8 +57,10 @@ impl ExecutorBase {
                 ))),
             })
             .collect::<PyResult<Vec<_>>>()?;
-        let contexts =
-            contexts.into_iter().map(|(kind, id)| Context::new(kind, id).py(py)).collect::<PyResult<Vec<_>>>()?;
+        let contexts = contexts
+            .into_iter()
+            .map(|(kind, id)| Context::new(kind, id).py(py))
+            .collect::<PyResult<Vec<_>>>()?;
         let (args, grads, aux) = (arrays(&args)?, optional(&grads)?, arrays(&aux)?);
         let graph = symbol.symbol.clone();
         let made = py.detach(|| Executor::new(graph, args, grads, reqs, aux, &contexts, own));

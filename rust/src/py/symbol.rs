@@ -51,7 +51,8 @@ pub fn symbol_of(object: &Any<'_>) -> Option<Symbol> {
 }
 
 fn shape_list(py: Python<'_>, shapes: &[Option<Dims>]) -> PyResult<Py<PyAny>> {
-    let tuples = shapes.iter().map(|s| PyTuple::new(py, s.as_deref().unwrap_or(&[]))).collect::<PyResult<Vec<_>>>()?;
+    let tuples =
+        shapes.iter().map(|s| PyTuple::new(py, s.as_deref().unwrap_or(&[]))).collect::<PyResult<Vec<_>>>()?;
     Ok(PyList::new(py, tuples)?.into_any().unbind())
 }
 
@@ -209,7 +210,8 @@ impl SymbolBase {
         }
         let near = registry::closest(name, names.iter().map(String::as_str), 1);
         let hint = near.first().map_or(String::new(), |n| format!("; did you mean {n}?"));
-        let message = format!("the symbol has no argument named {name}{hint} (there are {})", names.join(", "));
+        let message =
+            format!("the symbol has no argument named {name}{hint} (there are {})", names.join(", "));
         Err(raise(py, Error::op(message)))
     }
 
@@ -226,7 +228,11 @@ impl SymbolBase {
 
 /// A variable with these attribute texts.
 #[pyfunction]
-pub fn symbol_variable<'py>(py: Python<'py>, name: &str, texts: HashMap<String, String>) -> PyResult<Any<'py>> {
+pub fn symbol_variable<'py>(
+    py: Python<'py>,
+    name: &str,
+    texts: HashMap<String, String>,
+) -> PyResult<Any<'py>> {
     let texts: Texts = texts.into_iter().map(|(k, v)| (stored_key(&k), v)).collect();
     wrap(py, Symbol::of(Node::variable(name, texts)))
 }
@@ -412,7 +418,9 @@ impl<'py> Given<'py> {
             _ if graph::counter(op) == Some(key) => {
                 self.texts.insert(key.to_string(), plain_text(&value)?);
             }
-            _ if op.variadic.is_some() && (value.is_instance_of::<PyList>() || symbol_of(&value).is_some()) => {
+            _ if op.variadic.is_some()
+                && (value.is_instance_of::<PyList>() || symbol_of(&value).is_some()) =>
+            {
                 if value.is_instance_of::<PyList>() {
                     return self.positional(value, 0);
                 }
@@ -476,16 +484,15 @@ impl<'py> Given<'py> {
         }
         static NAMES: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let manager = NAMES
-            .get_or_try_init(py, || {
-                Ok::<_, PyErr>(py.import("mxrs.name")?.getattr("NameManager")?.unbind())
-            })?
+            .get_or_try_init(py, || Ok::<_, PyErr>(py.import("mxrs.name")?.getattr("NameManager")?.unbind()))?
             .bind(py)
             .getattr("current")?;
         let name = manager.call_method1("get", (&self.name, &self.called.hint))?;
-        let name = name.cast::<PyString>().map_err(|_| {
-            PyTypeError::new_err(format!("{}: name must be a str, not {name}", op.name))
-        })?;
-        let node = apply(Call { op, attrs }, self.texts, name.to_str()?, self.inputs, Inits::Prescribe).py(py)?;
+        let name = name
+            .cast::<PyString>()
+            .map_err(|_| PyTypeError::new_err(format!("{}: name must be a str, not {name}", op.name)))?;
+        let node =
+            apply(Call { op, attrs }, self.texts, name.to_str()?, self.inputs, Inits::Prescribe).py(py)?;
         wrap(py, Symbol::of(node))
     }
 

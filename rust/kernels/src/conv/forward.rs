@@ -26,8 +26,7 @@ pub fn forward<T: Real>(g: &ConvGeom, x: &[T], w: &[T], bias: Option<&[T]>, accu
     let layout = Layout::new(g);
     let taps = layout.taps(g, g.group_channels());
     // Copies of panel width may run past the image only inside a padded copy.
-    let direct = layout.is_plain();
-    let padded_len = if direct { 0 } else { g.group_channels() * layout.channel_len + SLACK };
+    let padded_len = if layout.is_plain() { 0 } else { g.group_channels() * layout.channel_len + SLACK };
     let out = Shared::of(y);
     with_buffer(w.len(), |packed: &mut [T]| {
         pack_weight(g, w, step, a_cut, packed);
@@ -42,14 +41,11 @@ pub fn forward<T: Real>(g: &ConvGeom, x: &[T], w: &[T], bias: Option<&[T]>, accu
                 for first in blocks.map(|i| i * block) {
                     let count = block.min(places - first);
                     let start = (n * g.filters + group * filters) * places + first;
-                    let mut beta = if accumulate { T::ONE } else { T::ZERO };
+                    let begun = if accumulate || bias.is_some() { T::ONE } else { T::ZERO };
                     if let Some(bias) = bias {
-                        for (f, b) in bias[group * filters..(group + 1) * filters].iter().enumerate() {
-                            // SAFETY: these places of this image's filter are this call's alone.
-                            let row = unsafe { out.slice(start + f * places..start + f * places + count) };
-                            row.iter_mut().for_each(|v| *v = if accumulate { *v + *b } else { *b });
-                        }
-                        beta = T::ONE;
+                        let bias = &bias[group * filters..][..filters];
+                        // SAFETY: these places of this image's filters are this call's alone.
+                        unsafe { begin_with(bias, accumulate, out, start, places, count) };
                     }
                     let b_cut = Cut::cols(count, kernels);
                     for p in (0..depth).step_by(step) {
@@ -64,7 +60,7 @@ pub fn forward<T: Real>(g: &ConvGeom, x: &[T], w: &[T], bias: Option<&[T]>, accu
                         let a = &packed[group * filters * depth + filters * p..][..filters * steps.len()];
                         // SAFETY: the start of these places; the product writes `filters` rows of `count`.
                         let c = Shared::from_ptr(unsafe { out.ptr().add(start) });
-                        let beta = if p == 0 { beta } else { T::ONE };
+                        let beta = if p == 0 { begun } else { T::ONE };
                         let target = Output { c, c_step: places, alpha: T::ONE, beta };
                         // SAFETY: as above; no other task has these places.
                         unsafe {
@@ -74,19 +70,19 @@ pub fn forward<T: Real>(g: &ConvGeom, x: &[T], w: &[T], bias: Option<&[T]>, accu
                 }
             });
         };
-        let image_of = |n: usize, group: usize| {
-            let channels = g.group_channels();
-            &x[(n * g.channels + group * channels) * g.in_plane()..][..channels * g.in_plane()]
+        let image_of = |i: usize| {
+            let (n, group, channels) = (i / g.groups, i % g.groups, g.group_channels());
+            let image = &x[(n * g.channels + group * channels) * g.in_plane()..][..channels * g.in_plane()];
+            (n, group, image)
         };
-        let images = g.batch * g.groups;
-        let lanes = mxrs_lanes::count();
+        let (images, lanes) = (g.batch * g.groups, mxrs_lanes::count());
         if images >= 2 * lanes || lanes == 1 {
             let block = places.div_ceil(places.div_ceil(PLACES)).next_multiple_of(kernels.nr);
             mxrs_lanes::for_each(images, 1, |range| {
                 with_buffer(padded_len, |padded: &mut [T]| {
                     for i in range {
-                        let (n, group) = (i / g.groups, i % g.groups);
-                        let image = padded_image(g, &layout, image_of(n, group), padded, false);
+                        let (n, group, image) = image_of(i);
+                        let image = padded_image(g, &layout, image, padded, false);
                         part(n, group, image, 0..places.div_ceil(block), block);
                     }
                 });
@@ -96,8 +92,8 @@ pub fn forward<T: Real>(g: &ConvGeom, x: &[T], w: &[T], bias: Option<&[T]>, accu
             let block = places.div_ceil(places.div_ceil(most)).next_multiple_of(kernels.nr);
             with_buffer(padded_len, |padded: &mut [T]| {
                 for i in 0..images {
-                    let (n, group) = (i / g.groups, i % g.groups);
-                    let image = padded_image(g, &layout, image_of(n, group), padded, true);
+                    let (n, group, image) = image_of(i);
+                    let image = padded_image(g, &layout, image, padded, true);
                     mxrs_lanes::for_each(places.div_ceil(block), 1, |blocks| {
                         part(n, group, image, blocks, block);
                     });
@@ -105,6 +101,25 @@ pub fn forward<T: Real>(g: &ConvGeom, x: &[T], w: &[T], bias: Option<&[T]>, accu
             });
         }
     });
+}
+
+/// Puts each filter's bias on `count` places of its row, or adds it; rows begin `step` apart, the first at `start`.
+///
+/// # Safety
+/// These places lie inside the output, and no other task has them.
+unsafe fn begin_with<T: Real>(
+    bias: &[T],
+    accumulate: bool,
+    out: Shared<T>,
+    start: usize,
+    step: usize,
+    count: usize,
+) {
+    for (f, b) in bias.iter().enumerate() {
+        // SAFETY: the caller's promise.
+        let row = unsafe { out.slice(start + f * step..start + f * step + count) };
+        row.iter_mut().for_each(|v| *v = if accumulate { *v + *b } else { *b });
+    }
 }
 
 /// How many panels a task takes, of `panels` for each of `groups`: so that the lanes end together.

@@ -83,7 +83,9 @@ fn absorb(
         (fits && types && steady).then_some(p)
     };
     let mut absorbed = Vec::new();
-    let mut base = if ins.len() == instr.ins.len() && parts.iter().enumerate().all(|(i, p)| matches!(p, Part::Input(j) if *j == i)) {
+    let mut base = if ins.len() == instr.ins.len()
+        && parts.iter().enumerate().all(|(i, p)| matches!(p, Part::Input(j) if *j == i))
+    {
         formula.clone()
     } else {
         formula.compose(ins.len(), &parts)
@@ -109,7 +111,10 @@ fn absorb(
         return None;
     }
     let work = Work::Fused { formula: Arc::new(base), params };
-    Some((Instr { work, ins: ins.into_iter().collect(), outs: instr.outs.clone(), node: instr.node }, absorbed))
+    Some((
+        Instr { work, ins: ins.into_iter().collect(), outs: instr.outs.clone(), node: instr.node },
+        absorbed,
+    ))
 }
 
 /// `base` with its input `at` computed by `inner` of the call `from`; `None` where that would read too much.

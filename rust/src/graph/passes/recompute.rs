@@ -60,7 +60,9 @@ impl Again {
                 .ins
                 .iter()
                 .copied()
-                .filter(|w| self.producer.get(*w as usize).is_some_and(Option::is_some) && self.of(*w).is_none())
+                .filter(|w| {
+                    self.producer.get(*w as usize).is_some_and(Option::is_some) && self.of(*w).is_none()
+                })
                 .collect();
             if !open.is_empty() {
                 stack.extend(open);
