@@ -149,6 +149,8 @@ class Oracle:
     def _start(self) -> subprocess.Popen[bytes]:
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("MXNET_", "MXRS_", "PYTHON"))}
         environment["OMP_NUM_THREADS"] = str(min(os.cpu_count() or 1, 4))
+        # Threads that wait for work by spinning keep it from being done where other programs run too.
+        environment["OMP_WAIT_POLICY"] = "PASSIVE"
         self._log.seek(0)
         self._log.truncate()
         process = subprocess.Popen(

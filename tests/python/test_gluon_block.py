@@ -369,16 +369,13 @@ def test_hybridize_keeps_its_flags_and_the_results():
     assert not net._active and not net[0]._active
 
 
-def test_graph_features_are_refused_by_name():
+def test_export_needs_a_traced_graph():
     net = two_layers()
     with pytest.raises(RuntimeError, match=r"Please first call block\.hybridize"):
         net.export("never")
     net.hybridize()
-    for call in (lambda: net.export("never"), lambda: net.optimize_for(nd.ones((1, 1)))):
-        with pytest.raises(NotImplementedError, match=r"mxrs\.symbol"):
-            call()
-    with pytest.raises(NotImplementedError, match=r"SymbolBlock.imports needs mxrs\.symbol"):
-        gluon.SymbolBlock.imports("a-symbol.json", ["data"])
+    with pytest.raises(RuntimeError, match="forward with this block at least once"):
+        net.export("never")
 
 
 def test_copies_are_independent_and_trainable():

@@ -40,7 +40,7 @@ out_children = children.list_outputs() if children is not None else None
 known = {k: v for k, v in shapes.items() if k in net.list_arguments()}
 out_shapes = net.infer_shape(**known)
 out_partial = net.infer_shape_partial(**known)
-out_types = net.infer_type(**{k: "float32" for k in known})
+out_types = [[np.dtype(t).name for t in part] for part in net.infer_type(**{k: "float32" for k in known})]
 out_again = sym.load_json(out_json).tojson() == out_json
 out_debug = net.debug_str() if out_lists[2] == [] else ""
 """
@@ -440,8 +440,8 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_casts_of_mixed_precision_are_left_out_of_files() -> None:
     x = sym.var("x")
     net = sym.amp_cast(x, dtype="float16") * 2
-    assert "amp_cast" not in net.tojson()
-    assert "amp_cast" in net.tojson(remove_amp_cast=False)
+    assert '"op": "amp_cast"' not in net.tojson()
+    assert '"op": "amp_cast"' in net.tojson(remove_amp_cast=False)
     assert sym.load_json(net.tojson()).list_arguments() == ["x"]
 
 

@@ -69,7 +69,7 @@ def follow(param):
     out_keys.append(param.locals["data_batch"].bucket_key)
 module = mx.mod.BucketingModule(graph, default_bucket_key=data.default_bucket_key)
 module.fit(data, eval_metric=mx.metric.Perplexity(0), num_epoch=2, optimizer="sgd",
-           optimizer_params={"learning_rate": 0.2, "momentum": 0.0, "wd": 1e-5}, arg_params=args, aux_params=aux,
+           optimizer_params={"learning_rate": 0.05, "momentum": 0.0, "wd": 1e-5}, arg_params=args, aux_params=aux,
            batch_end_callback=follow)
 out_buckets = sorted(module._buckets)
 out_weights = {n: module.get_params()[0][n] for n in sorted(args)}
@@ -78,8 +78,11 @@ out_weights = {n: module.get_params()[0][n] for n in sorted(args)}
 CELLS = {
     "lstm": ("mx.rnn.LSTMCell(num_hidden=16, prefix='lstm_l%d_' % i)", True),
     "gru": ("mx.rnn.GRUCell(num_hidden=16, prefix='gru_l%d_' % i)", False),
-    "residual": ("mx.rnn.ResidualCell(mx.rnn.RNNCell(num_hidden=16, prefix='rnn_l%d_' % i)) if i else "
-                 "mx.rnn.RNNCell(num_hidden=16, prefix='rnn_l0_')", True),
+    "residual": (
+        "mx.rnn.ResidualCell(mx.rnn.RNNCell(num_hidden=16, prefix='rnn_l%d_' % i)) if i else "
+        "mx.rnn.RNNCell(num_hidden=16, prefix='rnn_l0_')",
+        True,
+    ),
 }
 
 

@@ -146,7 +146,7 @@ fn merge(part: &mut Option<Dims>, new: &[usize]) -> Option<bool> {
 
 impl Solver {
     fn solve(&mut self) -> Result<()> {
-        for sweep in 0..MAX_SWEEPS {
+        for _ in 0..MAX_SWEEPS {
             self.changed = false;
             for n in 0..self.order.len() {
                 self.visit(n)?;
@@ -155,9 +155,6 @@ impl Solver {
                 self.visit(n)?;
             }
             if !self.changed && !self.assume_type() {
-                break;
-            }
-            if sweep + 1 == MAX_SWEEPS {
                 break;
             }
         }

@@ -114,14 +114,14 @@ impl Symbol {
         self.heads.iter().map(|h| h.node.output_name(h.index)).collect()
     }
 
-    /// The text under `key`; `None` where there is none, and of a group.
+    /// The text of the first head's node under `key`.
     pub fn attr(&self, key: &str) -> Option<String> {
-        let texts = self.node()?.texts.lock();
+        let texts = self.heads.first()?.node.texts.lock();
         texts.get(key).or_else(|| texts.get(&stored_key(key))).cloned()
     }
-    /// The texts of the node itself; a group has none.
+    /// The texts of the first head's node.
     pub fn list_attr(&self) -> Vec<(String, String)> {
-        self.node().map_or(Vec::new(), |n| n.spellings())
+        self.heads.first().map_or(Vec::new(), |h| h.node.spellings())
     }
     /// The texts of every node that has any.
     pub fn attr_dict(&self) -> Vec<(String, Vec<(String, String)>)> {
@@ -221,9 +221,11 @@ impl Symbol {
             let rule = "--------------------";
             text.push_str(&format!("{rule}\nOp:{}, Name={}\nInputs:\n", call.op.name, node.name));
             for (i, entry) in node.inputs.iter().enumerate() {
-                let version = i32::from(node.mutates(i));
-                let (name, index) = (&entry.node.name, entry.index);
-                text.push_str(&format!("\targ[{i}]={name}({index}) version={version}\n"));
+                text.push_str(&format!("\targ[{i}]={}({})", entry.node.name, entry.index));
+                if entry.node.is_variable() {
+                    text.push_str(&format!(" version={}", i32::from(node.mutates(i))));
+                }
+                text.push('\n');
             }
             let texts = node.texts.lock();
             if !texts.is_empty() {

@@ -134,7 +134,7 @@ pub struct OpDef {
     pub variadic: Option<&'static str>,
     /// How many of the declared inputs are there, where attributes decide.
     pub input_count: Option<CountFn>,
-    /// The inputs' names where attributes fix the inputs of a variadic operator; none elsewhere.
+    /// The inputs' names where attributes choose among them, or fix those of a variadic operator; empty where not.
     pub input_names: Option<NamesFn>,
     pub params: Vec<Param>,
     /// Inputs that the operator writes (auxiliary states, optimizer states).
@@ -342,7 +342,7 @@ impl OpBuilder {
         self.0.input_count = Some(count);
         self
     }
-    /// Attributes decide that the inputs of a variadic operator are these; an empty answer leaves them free.
+    /// Attributes decide that the inputs are these; an empty answer leaves them as declared.
     pub fn input_names(&mut self, names: NamesFn) -> &mut Self {
         self.0.input_names = Some(names);
         self

@@ -344,6 +344,7 @@ fn make_loss(r: &mut Registry) {
     r.op("make_loss", "data itself, as a loss: its gradient is 1, whatever the head gradient is.")
         .input("data", "losses of any shape")
         .alias(&["_sparse_make_loss"])
+        .output_names(&["loss"])
         .infer(floats)
         .kernel(copy)
         .keeps(&[0], &[])

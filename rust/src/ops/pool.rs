@@ -133,6 +133,7 @@ fn pooling(r: &mut Registry) {
         .params(params())
         .alias(&["_npx_pooling"])
         .file_outputs(file_outputs)
+        .output_names(&["output"])
         .infer(|s| {
             let (g, _) = checked(s, s.shape(0))?;
             s.shaped(out_shape(s.attrs, s.shape(0), &g))

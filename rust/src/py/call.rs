@@ -218,6 +218,10 @@ unsafe fn call(
     while matches!(call.tensors.last(), Some(None)) {
         call.tensors.pop();
     }
+    if op.variadic.is_none() && op.input_names.is_some() {
+        // Attributes choose among the inputs: those given are they, in order, whichever place they were given at.
+        call.tensors.retain(|t| t.is_some());
+    }
     if let Some(expected) = op.arity(&attrs) {
         // Users pass a bias that no_bias then switches off; what attributes switch off is not looked at.
         call.tensors.truncate(expected);

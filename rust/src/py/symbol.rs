@@ -474,11 +474,36 @@ impl<'py> Given<'py> {
         Ok(())
     }
 
+    /// Puts the inputs of an operator whose attributes choose among them in the order of those chosen.
+    fn choose(&mut self, attrs: &Attrs) -> PyResult<()> {
+        let op = self.called.op;
+        if op.variadic.is_some() || op.input_names.is_none() {
+            return Ok(());
+        }
+        let names = graph::input_names(op, attrs, 0);
+        let mut chosen = vec![None; names.len()];
+        for (i, entry) in std::mem::take(&mut self.inputs).into_iter().enumerate() {
+            let Some(entry) = entry else { continue };
+            let name = op.input_name(i);
+            match names.iter().position(|n| *n == name) {
+                Some(place) => chosen[place] = Some(entry),
+                None => {
+                    let known = names.join(", ");
+                    let message = format!("{}: with these attributes there is no input {name}; there are {known}", op.name);
+                    return Err(raise(self.py, Error::op(message)));
+                }
+            }
+        }
+        self.inputs = chosen;
+        Ok(())
+    }
+
     fn make(mut self) -> PyResult<Any<'py>> {
         let (py, op) = (self.py, self.called.op);
         self.scope()?;
         self.count()?;
         let attrs = Attrs::from_slots(op, std::mem::take(&mut self.slots)).py(py)?;
+        self.choose(&attrs)?;
         while matches!(self.inputs.last(), Some(None)) {
             self.inputs.pop();
         }
@@ -509,6 +534,10 @@ impl<'py> Given<'py> {
         let all = scope.call_method1("get", (self.attr.take(),))?.cast_into::<PyDict>()?;
         for (key, value) in all.iter() {
             let key: String = key.extract()?;
+            // What the call itself says is stronger.
+            if self.texts.contains_key(&stored_key(&key)) {
+                continue;
+            }
             if !value.is_instance_of::<PyString>() {
                 let (op, given) = (self.called.op.name, value.get_type().name()?);
                 let message = format!("{op}: attr: {key} is a {given}; attributes are strings");

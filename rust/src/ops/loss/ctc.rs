@@ -9,6 +9,12 @@ pub fn register(r: &mut Registry) {
     let op = r.op("CTCLoss", "The negative log-likelihood of each label sequence over all its alignments.");
     inputs(op)
         .input_count(|a| 2 + lengths(a))
+        .input_names(|a| match (a.bool("use_data_lengths"), a.bool("use_label_lengths")) {
+            (false, false) => &["data", "label"],
+            (true, false) => &["data", "label", "data_lengths"],
+            (false, true) => &["data", "label", "label_lengths"],
+            (true, true) => &["data", "label", "data_lengths", "label_lengths"],
+        })
         .params(params())
         .alias(&["ctc_loss", "_contrib_CTCLoss", "_contrib_ctc_loss"])
         .file_outputs(|_| 2)
