@@ -148,10 +148,7 @@ pub fn rows_grad<T: Float>(
                         let x = T::view(&x[r * len..(r + 1) * len], &mut a);
                         let dy = T::view(&dy[r * len..(r + 1) * len], &mut b);
                         let (m, inv) = (mean[r], T::R::ONE / std[r]);
-                        let per_row = match affine {
-                            Affine::PerRow(n) => Some(r % n),
-                            Affine::PerElement => None,
-                        };
+                        let per_row = if let Affine::PerRow(n) = affine { Some(r % n) } else { None };
                         let (s, q) = match per_row {
                             Some(_) => pair_sum(len, |i| (dy[i], dy[i] * ((x[i] - m) * inv))),
                             None => pair_sum(len, |i| {

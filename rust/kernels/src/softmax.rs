@@ -3,6 +3,8 @@
 //!
 //! Arrays have shape (outer, extent, inner) and the softmax runs along the middle. A row is read into cache once;
 //! its maximum, exponentials and sum are computed there. Other losses are formulas over elements.
+//!
+//! length: the losses are the softmax with another last step, and share its row helpers.
 
 // Loops over several slices at once: one index says it better than nested zips, and vectorises.
 #![allow(clippy::needless_range_loop)]
@@ -161,7 +163,12 @@ pub fn softmax<T: Float>(
                         // SAFETY: every lane has its own rows.
                         let (out, rest) = unsafe { shared.part(at..at + extent) }.split_at_mut(n);
                         let x = T::view(&x[at..at + n], &mut a);
-                        T::write(out, &mut b, |out| row(log, scale, x, out));
+                        T::write(
+                            out,
+                            &mut b,
+                            #[inline(always)]
+                            |out| row(log, scale, x, out),
+                        );
                         rest.fill(T::default());
                     }
                 },
@@ -236,7 +243,12 @@ pub fn softmax_grad<T: Float>(
                         let (dx, rest) = unsafe { shared.part(at..at + extent) }.split_at_mut(n);
                         let y = T::view(&y[at..at + n], &mut a);
                         let dy = T::view(&dy[at..at + n], &mut b);
-                        T::write(dx, &mut c, |dx| grad_row(log, scale, y, dy, dx));
+                        T::write(
+                            dx,
+                            &mut c,
+                            #[inline(always)]
+                            |dx| grad_row(log, scale, y, dy, dx),
+                        );
                         rest.fill(T::default());
                     }
                 },

@@ -2,6 +2,8 @@
 //!
 //! Making nodes is not on any hot path, so arguments are matched by plain comparison and names and scopes are asked of
 //! the Python classes that own them (`NameManager`, `AttrScope`), which users derive from.
+//!
+//! length: one class, whose methods are thin and many.
 
 use super::call::method_def;
 use super::convert::{self, IntoPy, guard, raise};
@@ -489,7 +491,10 @@ impl<'py> Given<'py> {
                 Some(place) => chosen[place] = Some(entry),
                 None => {
                     let known = names.join(", ");
-                    let message = format!("{}: with these attributes there is no input {name}; there are {known}", op.name);
+                    let message = format!(
+                        "{}: with these attributes there is no input {name}; there are {known}",
+                        op.name
+                    );
                     return Err(raise(self.py, Error::op(message)));
                 }
             }

@@ -70,18 +70,13 @@ pub fn forward<T: Real>(g: &ConvGeom, x: &[T], w: &[T], bias: Option<&[T]>, accu
                 }
             });
         };
-        let image_of = |i: usize| {
-            let (n, group, channels) = (i / g.groups, i % g.groups, g.group_channels());
-            let image = &x[(n * g.channels + group * channels) * g.in_plane()..][..channels * g.in_plane()];
-            (n, group, image)
-        };
         let (images, lanes) = (g.batch * g.groups, mxrs_lanes::count());
         if images >= 2 * lanes || lanes == 1 {
             let block = places.div_ceil(places.div_ceil(PLACES)).next_multiple_of(kernels.nr);
             mxrs_lanes::for_each(images, 1, |range| {
                 with_buffer(padded_len, |padded: &mut [T]| {
                     for i in range {
-                        let (n, group, image) = image_of(i);
+                        let (n, group, image) = image_of(g, x, i);
                         let image = padded_image(g, &layout, image, padded, false);
                         part(n, group, image, 0..places.div_ceil(block), block);
                     }
@@ -92,7 +87,7 @@ pub fn forward<T: Real>(g: &ConvGeom, x: &[T], w: &[T], bias: Option<&[T]>, accu
             let block = places.div_ceil(places.div_ceil(most)).next_multiple_of(kernels.nr);
             with_buffer(padded_len, |padded: &mut [T]| {
                 for i in 0..images {
-                    let (n, group, image) = image_of(i);
+                    let (n, group, image) = image_of(g, x, i);
                     let image = padded_image(g, &layout, image, padded, true);
                     mxrs_lanes::for_each(places.div_ceil(block), 1, |blocks| {
                         part(n, group, image, blocks, block);
@@ -101,6 +96,12 @@ pub fn forward<T: Real>(g: &ConvGeom, x: &[T], w: &[T], bias: Option<&[T]>, accu
             });
         }
     });
+}
+
+/// Image and group of the `i`-th pair of them, and their part of the input.
+fn image_of<'a, T: Real>(g: &ConvGeom, x: &'a [T], i: usize) -> (usize, usize, &'a [T]) {
+    let (n, group, channels) = (i / g.groups, i % g.groups, g.group_channels());
+    (n, group, &x[(n * g.channels + group * channels) * g.in_plane()..][..channels * g.in_plane()])
 }
 
 /// Puts each filter's bias on `count` places of its row, or adds it; rows begin `step` apart, the first at `start`.
