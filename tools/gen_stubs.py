@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import keyword
-from types import BuiltinFunctionType
+from types import BuiltinFunctionType, GetSetDescriptorType
 from typing import Any
 
 from registry import ROOT, input_names, operators, write_or_check
@@ -122,6 +122,22 @@ def core_function(name: str, function: Any) -> str:
     return f"def {name}({', '.join(given)}) -> Any: ...\n"
 
 
+def _is_plain_class(member: Any) -> bool:
+    """Whether it is a class of the core whose stub is read off it: not an exception, and not the array."""
+    return isinstance(member, type) and not issubclass(member, Exception) and member.__name__ != "NDArrayBase"
+
+
+def core_class(name: str, cls: type) -> str:
+    """A class of the core with its own methods and properties."""
+    lines = [f"\n\nclass {name}:\n", "    def __init__(self, *args: Any, **kwargs: Any) -> None: ...\n"]
+    for member, what in sorted(vars(cls).items()):
+        if isinstance(what, GetSetDescriptorType):
+            lines.append(f"    @property\n    def {member}(self) -> Any: ...\n")
+        elif callable(what) and member != "__new__":
+            lines.append(f"    def {member}(self, *args: Any, **kwargs: Any) -> Any: ...\n")
+    return "".join(lines)
+
+
 def core() -> str:
     """The stub of the core. Its class has a method per operator that the registry calls one."""
     from mxrs import _core
@@ -133,6 +149,7 @@ def core() -> str:
             lines.append(f"    {name}: bool\n" if name == "_fresh_grad" else read_only)
         elif callable(member) and name not in ("__new__", "__doc__"):
             lines.append(f"    def {name}(self, *args: Any, **kwargs: Any) -> Any: ...\n")
+    lines += [core_class(name, c) for name, c in sorted(vars(_core).items()) if _is_plain_class(c)]
     lines.append("\n")
     functions = {n: f for n, f in vars(_core).items() if isinstance(f, BuiltinFunctionType) and n[0] != "_"}
     lines += [core_function(name, functions[name]) for name in sorted(functions)]

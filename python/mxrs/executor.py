@@ -38,7 +38,9 @@ def _ordered(what: str, names: Sequence[str], given: Any, missing_ok: bool) -> l
                 raise ValueError(f"key '{name}' is missing in '{what}'")
     elif isinstance(given, list | tuple):
         if len(given) != len(names):
-            raise ValueError(f"Length of {what} does not match the number of arguments: {len(given)} given, {len(names)} needed")
+            raise ValueError(
+                f"Length of {what} does not match the number of arguments: {len(given)} given, {len(names)} needed"
+            )
         arrays = list(given)
     else:
         raise TypeError(f"{what} must be a list or a dict of NDArrays, not {type(given).__name__}")
@@ -178,7 +180,8 @@ class Executor:
         reqs = _requests(names, grad_req)
         placement = _Placement(symbol, ctx, group2ctx)
         # Shapes and types that contradict the graph are told here, with the argument's name.
-        symbol.infer_shape(**{n: a.shape for n, a in zip(names, arrays, strict=True) if a is not None})
+        given = {n: a for n, a in zip(names, arrays, strict=True) if a is not None}
+        symbol._infer_shape({n: a.shape for n, a in given.items()}, {n: a.dtype for n, a in given.items()})
         return Executor(symbol, placement, ctx, arrays, grads, reqs, aux, group2ctx)  # type: ignore[arg-type]
 
     @staticmethod
@@ -202,10 +205,10 @@ class Executor:
         names, aux_names = symbol.list_arguments(), symbol.list_auxiliary_states()
         reqs = _requests(names, grad_req)
         shapes = {k: tuple(v) for k, v in (shapes or {}).items()}
-        arg_shapes, _, aux_shapes = symbol.infer_shape(**shapes)
-        if arg_shapes is None:
-            partial, _, _ = symbol.infer_shape_partial(**shapes)
-            open_ = [f"{n}: {s or None}" for n, s in zip(names, partial, strict=True) if not s or 0 in s]
+        given_types = {k: v for k, v in (type_dict or {}).items() if v is not None}
+        arg_shapes, _, aux_shapes, complete = symbol._infer_shape(shapes, given_types)
+        if not complete:
+            open_ = [f"{n}: {s or None}" for n, s in zip(names, arg_shapes, strict=True) if not s or 0 in s]
             raise RuntimeError(
                 "simple_bind error. The shapes of these arguments do not follow from what was given "
                 f"({shapes}); give them too: {', '.join(open_)}"
@@ -247,9 +250,13 @@ class Executor:
                 if target is None:
                     raise TypeError(f"Unknown argument {name}; there are {', '.join(arguments)}")
                 if not isinstance(value, NDArray | np.ndarray):
-                    raise ValueError(f"Argument {name} must be an NDArray or a numpy array, not {type(value).__name__}")
+                    raise ValueError(
+                        f"Argument {name} must be an NDArray or a numpy array, not {type(value).__name__}"
+                    )
                 if target.shape != value.shape:
-                    raise ValueError(f"Shape not match! Argument {name}, need: {target.shape}, received: {value.shape}")
+                    raise ValueError(
+                        f"Shape not match! Argument {name}, need: {target.shape}, received: {value.shape}"
+                    )
                 target[:] = value
         self._handle._forward(bool(is_train))
         if self._monitor is not None:
@@ -322,7 +329,11 @@ class Executor:
         for found in (self.arg_dict, self.aux_dict, self.output_dict):
             if name in found:
                 return found[name]
-        known = [*self._symbol.list_arguments(), *self._symbol.list_auxiliary_states(), *self._symbol.list_outputs()]
+        known = [
+            *self._symbol.list_arguments(),
+            *self._symbol.list_auxiliary_states(),
+            *self._symbol.list_outputs(),
+        ]
         raise KeyError(f"no argument, state or output is named '{name}'; there are {', '.join(known)}")
 
     def debug_str(self) -> str:
@@ -359,10 +370,14 @@ class Executor:
                         continue
                     raise ValueError(f'Find name "{name}" that is not in the {what}')
                 if target.shape != value.shape:
-                    raise ValueError(f"'{name}' has shape {target.shape}; a value of shape {value.shape} was given")
+                    raise ValueError(
+                        f"'{name}' has shape {target.shape}; a value of shape {value.shape} was given"
+                    )
                 value.astype(target.dtype, copy=False).copyto(target)
 
-    def reshape(self, partial_shaping: bool = False, allow_up_sizing: bool = False, **kwargs: Any) -> Executor:
+    def reshape(
+        self, partial_shaping: bool = False, allow_up_sizing: bool = False, **kwargs: Any
+    ) -> Executor:
         """An executor for other input shapes that shares its arrays with this one.
 
         Parameters
@@ -405,12 +420,21 @@ class Executor:
         grads = [fit(n, a, s) for n, a, s in zip(names, self.grad_arrays, arg_shapes, strict=True)]
         aux = [fit(n, a, s) for n, a, s in zip(aux_names, self.aux_arrays, aux_shapes, strict=True)]
         return Executor(
-            self._symbol, self._placement, self._ctx, args, grads, self._grad_req, aux, self._group2ctx  # type: ignore[arg-type]
+            self._symbol,
+            self._placement,
+            self._ctx,
+            args,
+            grads,
+            self._grad_req,
+            aux,
+            self._group2ctx,  # type: ignore[arg-type]
         )
 
     # --- watching it ---
 
-    def set_monitor_callback(self, callback: Callable[[bytes, NDArray], None], monitor_all: bool = False) -> None:
+    def set_monitor_callback(
+        self, callback: Callable[[bytes, NDArray], None], monitor_all: bool = False
+    ) -> None:
         """Calls `callback(name, array)` for the output of every node after each `forward`.
 
         Names arrive as bytes, as in MXNet. With `monitor_all`, inputs are reported too. A watched graph runs node by
@@ -466,7 +490,9 @@ def _input_names(node: Mapping[str, Any]) -> list[str]:
     return names or [f"arg{i}" for i in range(len(node["inputs"]))]
 
 
-def _types(symbol: Any, type_dict: Mapping[str, Any] | None, args: int, aux: int) -> tuple[list[Any], list[Any]]:
+def _types(
+    symbol: Any, type_dict: Mapping[str, Any] | None, args: int, aux: int
+) -> tuple[list[Any], list[Any]]:
     """Types of arguments and auxiliary states; float32 where nothing says otherwise."""
     given = {k: v for k, v in (type_dict or {}).items() if v is not None}
     arg_types, _, aux_types = symbol.infer_type_partial(**given)

@@ -196,20 +196,16 @@ def test_heads_as_list_dictionary_and_array():
 
 def test_losses_need_no_heads(oracle):
     oracle.check("""
-x, y = np.array([[1., 2.], [3., -1.]]), np.array([0., 1.])
+x = mx.sym.Variable("x")
+values = {"x": nd.array([[1, 2], [3, -1]]), "y": nd.array([0, 1]), "z": nd.array([[1, 0], [2, 2]])}
 out_found = []
-for loss in (mx.sym.SoftmaxOutput(mx.sym.Variable("x"), mx.sym.Variable("y")),
-             mx.sym.LinearRegressionOutput(mx.sym.Variable("x"), mx.sym.Variable("y")),
-             mx.sym.MakeLoss(mx.sym.Variable("x") * 3, grad_scale=2),
-             mx.sym.Group([mx.sym.MakeLoss(mx.sym.Variable("x") ** 2), mx.sym.BlockGrad(mx.sym.Variable("x") * 5)])):
-    e = loss.simple_bind(mx.cpu(), x=(2, 2), **({"y": (2, 2) if "linear" in loss.name else (2,)} if "y" in
-                                                 loss.list_arguments() else {}))
-    e.arg_dict["x"][:] = x
-    if "y" in e.arg_dict and e.arg_dict["y"].shape == (2,):
-        e.arg_dict["y"][:] = y
+for loss in (mx.sym.SoftmaxOutput(x, mx.sym.Variable("y")), mx.sym.LinearRegressionOutput(x, mx.sym.Variable("z")),
+             mx.sym.MakeLoss(x * 3, grad_scale=2), mx.sym.Group([mx.sym.MakeLoss(x ** 2), mx.sym.BlockGrad(x * 5)])):
+    grad = nd.zeros((2, 2))
+    e = loss.bind(mx.cpu(), {n: values[n] for n in loss.list_arguments()}, args_grad={"x": grad})
     e.forward(is_train=True)
     e.backward()
-    out_found += [o.asnumpy() for o in e.outputs] + [e.grad_dict["x"].asnumpy()]
+    out_found += [o.asnumpy() for o in e.outputs] + [grad.asnumpy()]
 """)
 
 
@@ -379,17 +375,36 @@ e = net.simple_bind(mx.cpu(), data=(2, 1, 5, 5))
 for i, name in enumerate(net.list_arguments()):
     e.arg_dict[name][:] = np.sin(np.arange(e.arg_dict[name].size) + i).reshape(e.arg_dict[name].shape)
 e.arg_dict["softmax_label"][:] = [1, 2]
-out_names, out_values = [], []
-def watch(name, array):
-    out_names.append(name.decode())
-    out_values.append(array.asnumpy())
-e.set_monitor_callback(watch)
+out_names = []
+e.set_monitor_callback(lambda name, array: out_names.append(name.decode()))
 e.forward(is_train=True)
+mx.nd.waitall()
+# MXNet reports hidden outputs and those of backward nodes too.
+visible = set(net.get_internals().list_outputs())
+out_names = [name for name in out_names if name in visible]
+e.set_monitor_callback(lambda name, array: None)
 e.backward()
 out_grads = [g.asnumpy() for g in e.grad_arrays]
 """,
         rtol=1e-3,
     )
+
+
+def test_monitored_values_are_those_of_the_graph():
+    net = mx.sym.SoftmaxOutput(mx.sym.Activation(dense(), act_type="relu", name="r"), name="s")
+    executor = net.simple_bind(mx.cpu(), x=(4, 3))
+    for i, name in enumerate(("x", "f_weight")):
+        array = executor.arg_dict[name]
+        array[:] = np.sin(np.arange(array.size) + i).reshape(array.shape)
+    (plain,) = (out.asnumpy() for out in executor.forward())
+    seen = {}
+    executor.set_monitor_callback(lambda name, array: seen.__setitem__(name.decode(), array.asnumpy()))
+    executor.forward()
+    assert list(seen) == ["f_output", "r_output", "s_output"]
+    x, weight = executor.arg_dict["x"].asnumpy(), executor.arg_dict["f_weight"].asnumpy()
+    np.testing.assert_allclose(seen["f_output"], x @ weight.T, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(seen["r_output"], np.maximum(x @ weight.T, 0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(seen["s_output"], plain, rtol=1e-6)
 
 
 def test_the_plan_can_be_read():
@@ -533,7 +548,42 @@ def test_duplicate_names_are_refused_by_dictionaries():
 def test_wrong_heads():
     executor = product().simple_bind(mx.cpu(), a=(2,), b=(2,))
     executor.forward(is_train=True)
-    with pytest.raises(MXNetError, match="shape|heads|out_grads"):
+    with pytest.raises(MXNetError, match=r"head gradient.*\(3,\).*\(2,\)"):
         executor.backward(numbers(1, 2, 3))
     with pytest.raises(MXNetError):
         executor.backward([numbers(1, 2), numbers(1, 2)])
+
+
+# --- recomputation ------------------------------------------------------------------------------------------
+
+
+def deep(mirrored):
+    x = mx.sym.Variable("x")
+    for i in range(6):
+        x = mx.sym.BatchNorm(
+            mx.sym.FullyConnected(x, num_hidden=32, name=f"f{i}"), name=f"n{i}", fix_gamma=False
+        )
+        with mx.AttrScope(**({"force_mirroring": "True"} if mirrored else {})):
+            x = mx.sym.Activation(x, act_type="tanh", name=f"t{i}")
+            x = mx.sym.square(x, name=f"q{i}") + x
+    return mx.sym.SoftmaxOutput(x, name="s")
+
+
+@pytest.mark.parametrize("way", ["attribute", "variable"])
+def test_recomputation_changes_memory_not_results(monkeypatch, way):
+    found, memory = [], []
+    for mirrored in (False, True):
+        if way == "variable":
+            monkeypatch.setenv("MXNET_BACKWARD_DO_MIRROR", "1" if mirrored else "0")
+        executor = deep(mirrored and way == "attribute").simple_bind(mx.cpu(), x=(256, 32))
+        for i, array in enumerate(executor.arg_arrays):
+            array[:] = np.sin(np.arange(array.size) * 0.7 + i).reshape(array.shape)
+        executor.arg_dict["s_label"][:] = np.arange(256) % 32
+        for _ in range(2):
+            executor.forward(is_train=True)
+            executor.backward()
+        memory.append(executor._working_memory())
+        found.append([a.asnumpy() for a in (*executor.outputs, *executor.grad_arrays, *executor.aux_arrays)])
+    for a, b in zip(*found):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    assert memory[1] < memory[0]

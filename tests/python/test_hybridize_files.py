@@ -36,9 +36,7 @@ def written(path):
         if name.endswith("_table"):
             # MXNet writes where the constant lay in its memory.
             attrs.pop("__init__")
-    # Max pooling of MXNet's builds with oneDNN has a workspace as a hidden output, which shifts later rows.
-    rows = graph["node_row_ptr"] if not any(n[0] == "Pooling" for n in nodes) else None
-    return nodes, graph["heads"], graph["arg_nodes"], rows, graph["attrs"]
+    return nodes, graph["heads"], graph["arg_nodes"], graph["node_row_ptr"], graph["attrs"]
 
 
 EXPORT = (

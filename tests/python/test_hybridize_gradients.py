@@ -1,5 +1,7 @@
 """Hybridized blocks while recording: training and prediction, random operators, gradients of every kind."""
 
+import concurrent.futures
+
 import numpy as np
 import pytest
 
@@ -333,3 +335,17 @@ def test_the_mode_of_a_recorded_call_holds_for_its_second_derivative():
     with autograd.record():
         (dx,) = autograd.grad(y, [x], create_graph=True, retain_graph=True, train_mode=False)
     assert (dx.asnumpy() == 2).all()
+
+
+def test_several_threads_call_one_graph():
+    """Predictions in threads use working memory of their own, or wait for one another."""
+    net = resnet()
+    net.initialize()
+    net.hybridize()
+    inputs = [rand(4, 2, 7, 7, seed=i) for i in range(8)]
+    expected = [net(x).asnumpy() for x in inputs]
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            found = list(pool.map(lambda x: net(x).asnumpy(), inputs))
+            for a, b in zip(found, expected):
+                np.testing.assert_array_equal(a, b)

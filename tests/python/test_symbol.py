@@ -40,7 +40,8 @@ out_children = children.list_outputs() if children is not None else None
 known = {k: v for k, v in shapes.items() if k in net.list_arguments()}
 out_shapes = net.infer_shape(**known)
 out_partial = net.infer_shape_partial(**known)
-out_types = [[np.dtype(t).name for t in part] for part in net.infer_type(**{k: "float32" for k in known})]
+types = net.infer_type(**{k: "float32" for k in known})
+out_types = [part and [np.dtype(t).name for t in part] for part in types]
 out_again = sym.load_json(out_json).tojson() == out_json
 out_debug = net.debug_str() if out_lists[2] == [] else ""
 """
@@ -641,3 +642,17 @@ def test_methods_are_there() -> None:
             "reshape0",
             "cast0",
         ]
+
+
+def test_inputs_that_attributes_choose(oracle: Oracle) -> None:
+    program = """
+        d, l, n = sym.var("d"), sym.var("l"), sym.var("n")
+        net = sym.CTCLoss(d, l, label_lengths=n, use_label_lengths=True, name="ctc")
+        out_names = [net.list_arguments(), sym.CTCLoss(d, l, use_label_lengths=True, name="c").list_arguments()]
+        out_loss = nd.CTCLoss(data, label, label_lengths=lengths, use_label_lengths=True)
+    """
+    data = np.linspace(-1, 1, 24, dtype="float32").reshape(4, 2, 3)
+    label, lengths = np.array([[1, 2], [1, 0]], "float32"), np.array([2, 1], "float32")
+    oracle.check(textwrap.dedent(program), data=data, label=label, lengths=lengths)
+    with pytest.raises(MXNetError, match="no input data_lengths; there are data, label, label_lengths"):
+        sym.CTCLoss(sym.var("d"), sym.var("l"), data_lengths=sym.var("n"), use_label_lengths=True)

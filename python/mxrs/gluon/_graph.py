@@ -59,7 +59,9 @@ class Graph:
             if name in place:
                 continue
             if name not in params:
-                raise MXNetError(f"{self._block_name}: its graph has the variable {name}, which is no parameter of it")
+                raise MXNetError(
+                    f"{self._block_name}: its graph has the variable {name}, which is no parameter of it"
+                )
             self._params.append(params[name])
             order.append(name)
         self._order = order
@@ -168,7 +170,9 @@ class Graph:
         nd.save(params_file, values)
         return symbol_file, params_file
 
-    def _call_watched(self, inputs: list[NDArray], hooks: Sequence[tuple[Callable[..., Any], bool]]) -> list[NDArray]:
+    def _call_watched(
+        self, inputs: list[NDArray], hooks: Sequence[tuple[Callable[..., Any], bool]]
+    ) -> list[NDArray]:
         from ..symbol import Group
 
         if self._watched is None:
@@ -186,4 +190,3 @@ class Graph:
                     if monitor_all or name not in variables:
                         callback(name, value.detach())
         return results[:count]
-

@@ -87,20 +87,25 @@ pub fn rows_normalize<T: Float>(
                         stds.set(r, T::R::of(std));
                         out.part(r * len..(r + 1) * len)
                     };
-                    T::write(out, &mut b, |out| match affine {
-                        Affine::PerElement => {
-                            let (g, b) = (&gamma[..out.len()], &beta[..out.len()]);
-                            for (i, o) in out.iter_mut().enumerate() {
-                                *o = (x[i] - m) * s * g[i] + b[i];
+                    T::write(
+                        out,
+                        &mut b,
+                        #[inline(always)]
+                        |out| match affine {
+                            Affine::PerElement => {
+                                let (g, b) = (&gamma[..out.len()], &beta[..out.len()]);
+                                for (i, o) in out.iter_mut().enumerate() {
+                                    *o = (x[i] - m) * s * g[i] + b[i];
+                                }
                             }
-                        }
-                        Affine::PerRow(n) => {
-                            let (g, b) = (gamma[r % n] * s, beta[r % n]);
-                            for (o, x) in out.iter_mut().zip(x) {
-                                *o = (*x - m) * g + b;
+                            Affine::PerRow(n) => {
+                                let (g, b) = (gamma[r % n] * s, beta[r % n]);
+                                for (o, x) in out.iter_mut().zip(x) {
+                                    *o = (*x - m) * g + b;
+                                }
                             }
-                        }
-                    });
+                        },
+                    );
                 }
             },
         )
@@ -179,7 +184,12 @@ pub fn rows_grad<T: Float>(
                         // SAFETY: every row belongs to one lane.
                         let dx = unsafe { out.part(r * len..(r + 1) * len) };
                         let whole = per_row.map(|g| gamma[g]);
-                        T::write(dx, &mut c, |dx| slopes(dx, x, dy, [m, inv, s, q], whole, gamma));
+                        T::write(
+                            dx,
+                            &mut c,
+                            #[inline(always)]
+                            |dx| slopes(dx, x, dy, [m, inv, s, q], whole, gamma),
+                        );
                     }
                 }
             },

@@ -232,8 +232,8 @@ fn chains_fuse_and_values_used_twice_stay() {
             _ => call("elemwise_add", &[], &[v.clone(), v]),
         };
     }
-    let twice = call("exp", &[], &[v.clone()]);
-    let a = call("sigmoid", &[], &[twice.clone()]);
+    let twice = call("exp", &[], std::slice::from_ref(&v));
+    let a = call("sigmoid", &[], std::slice::from_ref(&twice));
     let b = call("elemwise_mul", &[], &[twice, a.clone()]);
     check_graph("chain", vec![b, a, v], &[("x", floats(&[5, 7], 0.1)), ("y", floats(&[1, 7], 0.7))]);
 }
@@ -242,10 +242,14 @@ fn chains_fuse_and_values_used_twice_stay() {
 fn outputs_may_be_inputs_views_and_each_other() {
     let _random = RANDOM.lock();
     let x = variable("x");
-    let flat = call("Flatten", &[], &[x.clone()]);
-    let again = call("Reshape", &[("shape", AttrValue::Ints([Some(3), Some(-1)].into()))], &[flat.clone()]);
-    let sum = call("sum", &[], &[again.clone()]);
-    let relu = call("relu", &[], &[flat.clone()]);
+    let flat = call("Flatten", &[], std::slice::from_ref(&x));
+    let again = call(
+        "Reshape",
+        &[("shape", AttrValue::Ints([Some(3), Some(-1)].into()))],
+        std::slice::from_ref(&flat),
+    );
+    let sum = call("sum", &[], std::slice::from_ref(&again));
+    let relu = call("relu", &[], std::slice::from_ref(&flat));
     let heads = vec![x, flat.clone(), again, flat, sum, relu.clone(), relu];
     check_graph("outputs", heads, &[("x", floats(&[2, 3, 4], 0.3))]);
 }
@@ -257,7 +261,7 @@ fn a_network_of_layers_is_the_same_as_a_graph() {
     let kernel = || AttrValue::Ints([Some(3), Some(3)].into());
     let conv =
         call("Convolution", &[("kernel", kernel()), ("num_filter", 4i64.into())], &[v("x"), v("w"), v("b")]);
-    let act = call("Activation", &[("act_type", AttrValue::Str("relu".into()))], &[conv.clone()]);
+    let act = call("Activation", &[("act_type", AttrValue::Str("relu".into()))], std::slice::from_ref(&conv));
     let two = AttrValue::Ints([Some(2), Some(2)].into());
     let pool = call(
         "Pooling",
@@ -265,7 +269,7 @@ fn a_network_of_layers_is_the_same_as_a_graph() {
         &[act],
     );
     let dense = call("FullyConnected", &[("num_hidden", 5i64.into())], &[pool, v("fw"), v("fb")]);
-    let soft = call("log_softmax", &[], &[dense.clone()]);
+    let soft = call("log_softmax", &[], std::slice::from_ref(&dense));
     let loss = call("mean", &[], &[soft]);
     let arrays = [
         ("x", floats(&[2, 3, 8, 8], 0.1)),
@@ -298,7 +302,7 @@ fn a_graph_can_be_differentiated_twice() {
             }
         };
         let options = Options { retain: true, create_graph: true, train: true };
-        let g = tape::grad(&[y], &[None], &[arrays[0].clone()], options).unwrap();
+        let g = tape::grad(&[y], &[None], std::slice::from_ref(&arrays[0]), options).unwrap();
         assert!(backward(&g));
         grads.into_iter().map(|g| values(&g.unwrap())).collect::<Vec<_>>()
     };

@@ -215,21 +215,6 @@ mod tests {
                         outs.len()
                     ));
                 }
-                if !outs.is_empty() {
-                    let same = outs
-                        .iter()
-                        .chain(&ins)
-                        .all(|v| program.spec(*v).shape == program.spec(outs[0]).shape);
-                    let moves = !ins.is_empty()
-                        && !outs.is_empty()
-                        && program.spec(outs[0]).shape.size() == program.spec(ins[0]).shape.size();
-                    println!(
-                        "FACT {} same={same} size={moves} keeps={} ins={}",
-                        op.name,
-                        op.keeps_shape,
-                        ins.len()
-                    );
-                }
             }
         }
         assert!(wrong.is_empty(), "{wrong:#?}");

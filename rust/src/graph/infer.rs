@@ -40,7 +40,7 @@ pub struct Inferred {
 /// Two numbers that stand for an unknown dimension. Both have many divisors, so that splits and groups divide them.
 const PROBES: [usize; 2] = [720, 1440];
 
-/// Sweeps over the graph; each carries knowledge as far as it goes in one direction, so a few are plenty.
+/// Sweeps over the graph; each carries knowledge as far as it goes, so a few are plenty.
 const MAX_SWEEPS: usize = 64;
 
 #[derive(Clone, Default, PartialEq)]
@@ -345,7 +345,9 @@ impl Solver {
         let Some(first) = ask(call, ins, &|_, _| PROBES[0]) else { return self.only_fit(n, call, ins) };
         let Some(second) = ask(call, ins, &|_, _| PROBES[1]) else { return Ok(()) };
         for (i, (a, b)) in first.ins.iter().zip(&second.ins).enumerate() {
-            if let Some(dims) = shared(a, b) {
+            if let (Some(a), Some(b)) = (a, b)
+                && let Some(dims) = shared(a, b)
+            {
                 self.learn_input(n, i, &dims)?;
             }
         }
@@ -361,21 +363,32 @@ impl Solver {
         Ok(())
     }
 
-    /// An open input takes the shape of another one if the rule accepts that and neither arbitrary numbers nor ones.
+    /// An open dimension is that of another input where the rule accepts this number, and neither an arbitrary one
+    /// nor 1 in its place.
     fn only_fit(&mut self, n: usize, call: &Call, ins: &[Part]) -> Result<()> {
         for (i, part) in ins.iter().enumerate().filter(|(_, p)| !p.is_complete()) {
-            for model in ins.iter().filter(|p| p.is_complete()).filter_map(|p| p.dims.clone()) {
-                let mut dims = part.dims.clone();
-                if merge(&mut dims, &model).is_none() {
+            // What is computed is told by what computes it.
+            if !self.order[n].inputs[i].node.inputs.is_empty() {
+                continue;
+            }
+            for model in ins.iter().filter_map(|p| p.dims.clone().filter(|d| !d.contains(&0))) {
+                let mut whole = part.dims.clone();
+                if merge(&mut whole, &model).is_none() {
                     continue;
                 }
-                let accepts = |shape: Dims| {
+                let accepts = |shape: &Dims| {
                     let mut trial = ins.to_vec();
-                    trial[i].dims = Some(shape);
+                    trial[i].dims = Some(shape.clone());
                     ask(call, &trial, &|_, d| model.get(d).copied().unwrap_or(PROBES[0])).is_some()
                 };
-                let other = |v: usize| model.iter().map(|_| v).collect::<Dims>();
-                if accepts(model.clone()) && !accepts(other(PROBES[0])) && !accepts(other(1)) {
+                let with = |d: usize, v: usize| {
+                    let mut dims = model.clone();
+                    dims[d] = v;
+                    dims
+                };
+                let fits = |d: usize| ![PROBES[0], 1].iter().any(|v| *v != model[d] && accepts(&with(d, *v)));
+                let known = |d: usize| part.dims.as_ref().is_some_and(|p| p[d] != 0);
+                if accepts(&model) && (0..model.len()).all(|d| known(d) || fits(d)) {
                     return self.learn_input(n, i, &model);
                 }
             }
@@ -548,23 +561,8 @@ fn rule(call: &Call, specs: SmallVec<[Spec; 4]>) -> Result<SmallVec<[Spec; 2]>> 
 }
 
 /// The dimensions that both have; 0 where they differ. `None` where even their number differs.
-fn shared(a: impl AsDims, b: impl AsDims) -> Option<Dims> {
-    let (a, b) = (a.dims()?, b.dims()?);
+fn shared(a: &Dims, b: &Dims) -> Option<Dims> {
     (a.len() == b.len()).then(|| a.iter().zip(b).map(|(x, y)| if x == y { *x } else { 0 }).collect())
-}
-
-trait AsDims {
-    fn dims(&self) -> Option<&Dims>;
-}
-impl AsDims for &Option<Dims> {
-    fn dims(&self) -> Option<&Dims> {
-        self.as_ref()
-    }
-}
-impl AsDims for &Dims {
-    fn dims(&self) -> Option<&Dims> {
-        Some(self)
-    }
 }
 
 /// The input dimension for which an output dimension that grew from `base` to `moved` is the wanted one: outputs are

@@ -208,12 +208,12 @@ pub fn save(symbol: &Symbol) -> String {
     for (i, node) in order.iter().enumerate() {
         out.push_str(if i == 0 { "\n    {\n" } else { ", \n    {\n" });
         let op = node.call.as_ref().map_or("null", |c| c.op.name);
-        let _ = write!(out, "      \"op\": {}, \n      \"name\": {}, \n", quoted(op), quoted(&node.name));
+        let _ = writeln!(out, "      \"op\": {}, \n      \"name\": {}, ", quoted(op), quoted(&node.name));
         let texts = node.texts.lock();
         if !texts.is_empty() {
             let items: Vec<String> =
                 texts.iter().map(|(k, v)| format!("{}: {}", quoted(k), quoted(v))).collect();
-            let _ = write!(out, "      \"attrs\": {}, \n", block(&items, ('{', '}'), 1, 6));
+            let _ = writeln!(out, "      \"attrs\": {}, ", block(&items, ('{', '}'), 1, 6));
         }
         for (place, input) in node.inputs.iter().enumerate() {
             if node.mutates(place) && input.node.is_variable() {

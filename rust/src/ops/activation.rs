@@ -61,6 +61,7 @@ fn expect_float(op: &str, dtype: DType) -> Result<()> {
 
 fn activation(r: &mut Registry) {
     r.op("Activation", "The function `act_type` of each element.")
+        .keeps_shape()
         .input("data", "values of any shape")
         .param(choice(
             "act_type",

@@ -1,7 +1,7 @@
 //! What every other family and the core lean on: casting, constants, windows, and undoing a broadcast.
 
 use super::registry::Registry;
-use super::{Sig, Spec, Specs, draw, dtype, empty, float, int, ints, string};
+use super::{OpBuilder, Sig, Spec, Specs, draw, dtype, empty, float, int, ints, string};
 use mxrs_base::{DType, Result, dispatch};
 
 pub fn register(r: &mut Registry) {
@@ -14,11 +14,25 @@ pub fn register(r: &mut Registry) {
 }
 
 fn cast(r: &mut Registry) {
-    r.op("Cast", "The elements in another type: toward zero, wrapping into the width of whole numbers.")
+    let op =
+        r.op("Cast", "The elements in another type: toward zero, wrapping into the width of whole numbers.");
+    cast_body(op)
+        .alias(&["cast", "_npi_cast", "_npx_cast"])
+        .infer(|s| s.one(s.shape(0).clone(), s.attrs.dtype("dtype")));
+    let op = r.op(
+        "amp_cast",
+        "The cast of automatic mixed precision: floats in another type, whole numbers as they are.",
+    );
+    cast_body(op).infer(|s| {
+        let to = if s.dtype(0).is_float() { s.attrs.dtype("dtype") } else { s.dtype(0) };
+        s.one(s.shape(0).clone(), to)
+    });
+}
+
+fn cast_body(op: &mut OpBuilder) -> &mut OpBuilder {
+    op.keeps_shape()
         .input("data", "values of any shape")
         .param(dtype("dtype", "the element type of the result"))
-        .alias(&["cast", "_npi_cast", "_npx_cast", "amp_cast"])
-        .infer(|s| s.one(s.shape(0).clone(), s.attrs.dtype("dtype")))
         .kernel(|c| {
             mxrs_simd::cast_bytes(c.x_bytes(0), c.dtype(0), c.y_bytes(0), c.out_dtype(0));
             Ok(())
@@ -30,7 +44,7 @@ fn cast(r: &mut Registry) {
             let grad = b.cast(head, to)?;
             g.first(grad)
         })
-        .sample(&[draw(&[2, 3])], &[("dtype", DType::F64.into())]);
+        .sample(&[draw(&[2, 3])], &[("dtype", DType::F64.into())])
 }
 
 fn constants(r: &mut Registry) {
@@ -132,6 +146,7 @@ fn window_back(r: &mut Registry) {
 
 fn view_shape(r: &mut Registry) {
     r.op("_view_shape", "The same elements in another shape of the same size.")
+        .views()
         .input("data", "values of any shape")
         .param(ints("shape", "extents of the result"))
         .infer(|s| {

@@ -6,6 +6,7 @@ use mxrs_base::{DType, Error, Result};
 
 pub fn register(r: &mut Registry) {
     r.op("_contrib_div_sqrt_dim", "The elements divided by the square root of the last extent.")
+        .keeps_shape()
         .input("data", "an array of 1 dimension or more")
         .compose(|b, _, ins| {
             let Some(&last) = b.shape(ins[0]).last() else {

@@ -12,6 +12,7 @@ pub fn register(r: &mut Registry) {
         "Dropout",
         "While training, zeroes each element with probability `p` and scales the others by 1 / (1 - p).",
     )
+    .keeps_shape()
     .input("data", "values of any shape")
     .params([
         float("p", "the probability of zero").or(0.5).at_least(0.0).at_most(1.0),

@@ -411,6 +411,7 @@ fn scalar_param() -> Param {
 /// Operators that pass values on, or only their shape.
 fn identities(r: &mut Registry) {
     r.op("_copy", "The same values in memory of their own.")
+        .views()
         .unary(|x| x)
         .alias(&["identity"])
         .sample(&[draw(&[2, 3])], &[]);
@@ -419,6 +420,7 @@ fn identities(r: &mut Registry) {
         .alias(&["_npi_copyto", "_CrossDeviceCopy"])
         .sample(&[draw(&[2, 3])], &[]);
     r.op("BlockGrad", "The same values; no gradient passes.")
+        .views()
         .unary(|x| x)
         .alias(&["stop_gradient", "_sparse_stop_gradient"])
         .method(&["stop_gradient"])
@@ -438,6 +440,8 @@ fn identities(r: &mut Registry) {
         .zero_grad()
         .sample(&[draw(&[2, 3])], &[]);
     r.op("_identity_with_attr_like_rhs", "lhs, which has the shape of rhs.")
+        .views()
+        .keeps_shape()
         .input("lhs", "the values")
         .input("rhs", "the shape")
         .infer(|s| s.elementwise())

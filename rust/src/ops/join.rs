@@ -45,6 +45,7 @@ pub fn register(r: &mut Registry) {
         .sample(&[draw(&[2, 3]), draw(&[2, 3])], &[])
         .sample(&[draw(&[2, 3]), draw(&[2, 3]), draw(&[2, 3])], &[("axis", (-1i64).into())]);
     r.op("add_n", "The sum of arrays of one shape, in one pass over all of them.")
+        .keeps_shape()
         .variadic("args", "arrays of one shape", "num_args")
         .alias(&["ElementWiseSum", "_sparse_add_n", "_sparse_ElementWiseSum"])
         .infer(|s| {

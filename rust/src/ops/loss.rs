@@ -302,6 +302,8 @@ fn svm(r: &mut Registry) {
 
 fn make_loss(r: &mut Registry) {
     r.op("MakeLoss", "data itself, as a loss: its gradient is grad_scale, whatever the head gradient is.")
+        .views()
+        .keeps_shape()
         .input("data", "losses, shape (batch, ...)")
         .params([
             float("grad_scale", "the gradient").or(1.0),
@@ -342,6 +344,8 @@ fn make_loss(r: &mut Registry) {
         .sample(&[draw(&[2, 3])], &[])
         .sample(&[draw(&[2, 3])], &[("normalization", "valid".into()), ("grad_scale", 0.5.into())]);
     r.op("make_loss", "data itself, as a loss: its gradient is 1, whatever the head gradient is.")
+        .views()
+        .keeps_shape()
         .input("data", "losses of any shape")
         .alias(&["_sparse_make_loss"])
         .output_names(&["loss"])

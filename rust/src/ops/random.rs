@@ -499,6 +499,7 @@ fn multinomial_back<T: Float>(c: &Ctx) -> Result<()> {
 
 fn shuffle(r: &mut Registry) {
     r.op("_shuffle", "The entries along the first axis in random order.")
+        .keeps_shape()
         .input("data", "an array of 1 dimension or more")
         .alias(&["shuffle", "_npi_shuffle"])
         .random()

@@ -227,6 +227,7 @@ fn backward_equivalent(b: &mut dyn Build, a: &Attrs, v: &[Value]) -> Result<Valu
 
 fn softmax_activation(r: &mut Registry) {
     r.op("SoftmaxActivation", "The softmax along the last axis, or over channels.")
+        .keeps_shape()
         .input("data", "values, shape (batch, ...)")
         .param(
             choice("mode", &["channel", "instance"], "channel: along axis 1; instance: along the last axis")

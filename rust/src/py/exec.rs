@@ -36,6 +36,7 @@ impl ExecutorBase {
     /// `args`, `grads` and `reqs` go with the symbol's arguments, `aux` with its auxiliary states, `contexts` with its
     /// outputs, `own` of which are differentiated.
     #[new]
+    #[allow(clippy::too_many_arguments)] // what binding takes
     fn new(
         py: Python<'_>,
         symbol: PyRef<'_, SymbolBase>,

@@ -67,6 +67,7 @@ fn type_list(py: Python<'_>, types: &[Option<DType>]) -> PyResult<Py<PyAny>> {
 }
 
 type Lists = (Py<PyAny>, Py<PyAny>, Py<PyAny>);
+type Found = (Py<PyAny>, Py<PyAny>, Py<PyAny>, bool);
 
 #[pymethods]
 impl SymbolBase {
@@ -175,7 +176,7 @@ impl SymbolBase {
         py: Python<'_>,
         shapes: HashMap<String, Vec<i64>>,
         types: Option<&Bound<'_, PyDict>>,
-    ) -> PyResult<(Py<PyAny>, Py<PyAny>, Py<PyAny>, bool)> {
+    ) -> PyResult<Found> {
         let mut known = self.known(py, types)?;
         for (name, dims) in shapes {
             self.check_name(py, &name)?;

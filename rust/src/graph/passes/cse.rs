@@ -6,9 +6,14 @@ use crate::ops::Attrs;
 use smallvec::SmallVec;
 use std::collections::HashMap;
 
+/// A call: its operator and attributes, and the values it reads.
+type Key = (Attrs, SmallVec<[ValueId; 4]>);
+
+// Operators' records are compared and hashed by address, whatever they fill in later.
+#[allow(clippy::mutable_key_type)]
 pub fn run(program: &mut Program) {
     let mutated = mutated(program);
-    let mut seen: HashMap<(Attrs, SmallVec<[ValueId; 4]>), SmallVec<[ValueId; 2]>> = HashMap::new();
+    let mut seen: HashMap<Key, SmallVec<[ValueId; 2]>> = HashMap::new();
     let mut to: Vec<ValueId> = (0..program.specs.len() as ValueId).collect();
     let mut keep = vec![true; program.instrs.len()];
     for (n, instr) in program.instrs.iter().enumerate() {

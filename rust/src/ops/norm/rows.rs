@@ -480,6 +480,7 @@ fn lrn(r: &mut Registry) {
         "LRN",
         "data * (knorm + alpha * mean square of neighbouring channels)^-beta (Krizhevsky and others, 2012).",
     )
+    .keeps_shape()
     .input("data", "values, shape (batch, channels, height, width)")
     .params(lrn_params())
     .visible(|_| 1)

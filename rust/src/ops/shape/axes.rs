@@ -48,6 +48,7 @@ pub fn register(r: &mut Registry) {
         .grad(itself)
         .sample(&[draw(&[2, 3, 4])], &[("dim1", 0i64.into()), ("dim2", (-1i64).into())]);
     r.op("reverse", "The order of the elements reversed along axes.")
+        .keeps_shape()
         .input("data", "values of any shape")
         .param(ints("axis", "the axes along which to reverse; negative ones count from the end"))
         .alias(&["flip"])

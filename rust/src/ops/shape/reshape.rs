@@ -11,6 +11,7 @@ pub fn register(r: &mut Registry) {
         "reshape_like",
         "lhs in the shape of rhs; with ranges, its axes lhs_begin..lhs_end become rhs's axes.",
     )
+    .views()
     .input("lhs", "values of any shape")
     .input("rhs", "an array whose shape is taken; its values are not looked at")
     .params([
@@ -29,6 +30,7 @@ pub fn register(r: &mut Registry) {
     .sample(&[draw(&[2, 6]), draw(&[3, 4])], &[])
     .sample(&[draw(&[6, 2]), draw(&[2, 3, 5])], &[("lhs_end", 1i64.into()), ("rhs_end", 2i64.into())]);
     r.op("Flatten", "All axes but the first as one: (d0, d1 * d2 * ...).")
+        .views()
         .input("data", "values with at least one axis")
         .alias(&["flatten", "_npx_batch_flatten"])
         .method(&["flatten"])
@@ -43,6 +45,7 @@ pub fn register(r: &mut Registry) {
         .sample(&[draw(&[2, 3, 2])], &[])
         .sample(&[draw(&[3])], &[]);
     r.op("expand_dims", "A new axis of size 1 before `axis`.")
+        .views()
         .input("data", "values of any shape")
         .param(int("axis", "where the new axis stands in the result, -ndim - 1 to ndim"))
         .alias(&["_npi_expand_dims"])
@@ -63,6 +66,7 @@ pub fn register(r: &mut Registry) {
         .sample(&[draw(&[2, 3])], &[("axis", 1i64.into())])
         .sample(&[draw(&[2, 3])], &[("axis", (-1i64).into())]);
     r.op("squeeze", "Without axes of size 1: all of them, or those named, each of which must have size 1.")
+        .views()
         .input("data", "values of any shape")
         .param(ints("axis", "the axes to remove, all of size 1 if None").or_none())
         .method(&["squeeze"])
@@ -89,6 +93,7 @@ fn reshape(r: &mut Registry) {
         "The elements in another shape. In `shape`, 0 copies an extent of the input, -1 is inferred, -2 copies all \
          that remain, -3 is the product of two, and -4 splits one into the two values that follow it.",
     )
+    .views()
     .input("data", "values of any shape")
     .params([
         ints("shape", "extents of the result and the codes 0 to -4").or(empty()),
