@@ -50,11 +50,17 @@ def _unit(mx: Any, channels: int, stride: int, widen: bool, deep: bool) -> Any:
             self.body = nn.HybridSequential()
             out = channels * 4 if deep else channels
             if deep:
-                self.body.add(nn.Conv2D(channels, 1, stride, use_bias=False), nn.BatchNorm(), nn.Activation("relu"))
-                self.body.add(nn.Conv2D(channels, 3, 1, 1, use_bias=False), nn.BatchNorm(), nn.Activation("relu"))
+                self.body.add(
+                    nn.Conv2D(channels, 1, stride, use_bias=False), nn.BatchNorm(), nn.Activation("relu")
+                )
+                self.body.add(
+                    nn.Conv2D(channels, 3, 1, 1, use_bias=False), nn.BatchNorm(), nn.Activation("relu")
+                )
                 self.body.add(nn.Conv2D(out, 1, use_bias=False), nn.BatchNorm())
             else:
-                self.body.add(nn.Conv2D(channels, 3, stride, 1, use_bias=False), nn.BatchNorm(), nn.Activation("relu"))
+                self.body.add(
+                    nn.Conv2D(channels, 3, stride, 1, use_bias=False), nn.BatchNorm(), nn.Activation("relu")
+                )
                 self.body.add(nn.Conv2D(out, 3, 1, 1, use_bias=False), nn.BatchNorm())
             self.skip = None
             if widen:
@@ -73,7 +79,9 @@ def residual_network(mx: Any, layers: int) -> Any:
     nn = mx.gluon.nn
     counts, deep = ((2, 2, 2, 2), False) if layers == 18 else ((3, 4, 6, 3), True)
     net = nn.HybridSequential()
-    net.add(nn.Conv2D(64, 7, 2, 3, use_bias=False), nn.BatchNorm(), nn.Activation("relu"), nn.MaxPool2D(3, 2, 1))
+    net.add(
+        nn.Conv2D(64, 7, 2, 3, use_bias=False), nn.BatchNorm(), nn.Activation("relu"), nn.MaxPool2D(3, 2, 1)
+    )
     for stage, (channels, count) in enumerate(zip((64, 128, 256, 512), counts, strict=True)):
         for i in range(count):
             first = i == 0
@@ -122,7 +130,7 @@ def _lstm(mx: Any) -> Any:
 
 def _bind(mx: Any) -> Any:
     x = mx.sym.Variable("x")
-    for i in range(3333):
+    for _ in range(3333):
         x = mx.sym.relu(x * 1.01 + 0.5)
     symbol = mx.sym.sum(x)
 

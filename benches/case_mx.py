@@ -6,8 +6,9 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-import case_graph
 import numpy as np
+
+import case_graph
 
 Case = Callable[[], tuple[Callable[[int], None], Callable[[], None]]]
 

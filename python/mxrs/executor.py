@@ -398,8 +398,8 @@ class Executor:
             raise MXNetError(f"reshape: the shapes of all arguments do not follow from {known}")
         names, aux_names = self._symbol.list_arguments(), self._symbol.list_auxiliary_states()
 
-        def fit(name: str, array: NDArray | None, shape: tuple[int, ...]) -> NDArray | None:
-            if array is None or array.shape == shape:
+        def fit(name: str, array: NDArray, shape: tuple[int, ...]) -> NDArray:
+            if array.shape == shape:
                 return array
             if not (partial_shaping or name in known):
                 raise MXNetError(
@@ -417,7 +417,10 @@ class Executor:
             return nd.zeros(shape, ctx=array.context, dtype=array.dtype)
 
         args = [fit(n, a, s) for n, a, s in zip(names, self.arg_arrays, arg_shapes, strict=True)]
-        grads = [fit(n, a, s) for n, a, s in zip(names, self.grad_arrays, arg_shapes, strict=True)]
+        grads = [
+            None if g is None else fit(n, g, s)
+            for n, g, s in zip(names, self.grad_arrays, arg_shapes, strict=True)
+        ]
         aux = [fit(n, a, s) for n, a, s in zip(aux_names, self.aux_arrays, aux_shapes, strict=True)]
         return Executor(
             self._symbol,
@@ -427,7 +430,7 @@ class Executor:
             grads,
             self._grad_req,
             aux,
-            self._group2ctx,  # type: ignore[arg-type]
+            self._group2ctx,
         )
 
     # --- watching it ---

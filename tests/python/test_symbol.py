@@ -1,4 +1,8 @@
-"""Symbols: names, attributes, inference and files, byte for byte those of MXNet 1.9.1; and what MXNet does not say well."""
+"""Symbols: names, attributes, inference and files, byte for byte those of MXNet 1.9.1; and what MXNet does not say
+well.
+
+length: one table of networks, which every check goes through.
+"""
 
 from __future__ import annotations
 

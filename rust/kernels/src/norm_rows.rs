@@ -154,13 +154,7 @@ pub fn rows_grad<T: Float>(
                         let dy = T::view(&dy[r * len..(r + 1) * len], &mut b);
                         let (m, inv) = (mean[r], T::R::ONE / std[r]);
                         let per_row = if let Affine::PerRow(n) = affine { Some(r % n) } else { None };
-                        let (s, q) = match per_row {
-                            Some(_) => pair_sum(len, |i| (dy[i], dy[i] * ((x[i] - m) * inv))),
-                            None => pair_sum(len, |i| {
-                                let d = dy[i] * gamma[i];
-                                (d, d * ((x[i] - m) * inv))
-                            }),
-                        };
+                        let (s, q) = head_sums(x, dy, m, inv, per_row.is_none().then_some(gamma));
                         match per_row {
                             Some(g) => {
                                 sums[g] += q;
@@ -199,6 +193,19 @@ pub fn rows_grad<T: Float>(
         let sum = |from: usize| (0..pieces).map(|p| parts[p * 2 * width + from + i]).sum::<f64>();
         dgamma[i] = T::R::of(sum(0));
         dbeta[i] = T::R::of(sum(width));
+    }
+}
+
+/// The sums of a row's head gradient, scaled by `gamma` where it differs along the row, and of its product with the
+/// normalized row.
+#[inline(always)]
+fn head_sums<R: Real>(x: &[R], dy: &[R], m: R, inv: R, gamma: Option<&[R]>) -> (f64, f64) {
+    match gamma {
+        None => pair_sum(x.len(), |i| (dy[i], dy[i] * ((x[i] - m) * inv))),
+        Some(gamma) => pair_sum(x.len(), |i| {
+            let d = dy[i] * gamma[i];
+            (d, d * ((x[i] - m) * inv))
+        }),
     }
 }
 

@@ -198,7 +198,7 @@ fn execute(
     let now = || {
         let ins: SmallVec<[View; 4]> = ins.iter().map(|a| a.view()).collect();
         let outs: SmallVec<[View; 2]> = outs.iter().map(|a| a.view()).collect();
-        ops::run(&Ctx { op, attrs, ins: &ins, outs: &outs, train, rng })
+        run_noted(&Ctx { op, attrs, ins: &ins, outs: &outs, train, rng })
     };
     let later = || -> Box<dyn FnOnce() -> Result<()> + Send> {
         let attrs = attrs.clone();
@@ -208,7 +208,7 @@ fn execute(
         Box::new(move || {
             let views: SmallVec<[View; 4]> = ins.iter().map(|a| a.view()).collect();
             let out_views: SmallVec<[View; 2]> = outs.iter().map(|a| a.view()).collect();
-            let result = ops::run(&Ctx { op, attrs: &attrs, ins: &views, outs: &out_views, train, rng });
+            let result = run_noted(&Ctx { op, attrs: &attrs, ins: &views, outs: &out_views, train, rng });
             result.map_err(|e| match origin {
                 Some(line) => e.note(&format!("called at {line}")),
                 None => e,
@@ -216,6 +216,16 @@ fn execute(
         })
     };
     engine::run(&reads, &writes, small, 0, now, later)
+}
+
+/// Runs the body, with a note for the profiler.
+#[inline]
+fn run_noted(ctx: &Ctx) -> Result<()> {
+    let what = || {
+        let bytes = ctx.outs.iter().map(|v| v.spec.bytes().unwrap_or(0)).sum();
+        (ctx.op.name.to_string(), bytes)
+    };
+    engine::trace::span("imperative", what, || ops::run(ctx))
 }
 
 /// Puts results into `out` where they are not there already.

@@ -12,6 +12,7 @@
 
 mod chunk;
 mod queue;
+pub mod trace;
 mod wait;
 
 pub use chunk::{Chunk, ChunkRef};

@@ -190,7 +190,11 @@ impl Bound {
                         .map(|(p, v)| self.view(*p, *v))
                         .collect::<Result<_>>()?;
                     let rng = self.rng.get(&n).copied().unwrap_or_default();
-                    call(instr, &ins, &outs, plan.train, rng)
+                    let what = || {
+                        let bytes = outs.iter().map(|v| v.spec.bytes().unwrap_or(0)).sum();
+                        (instr.name().to_string(), bytes)
+                    };
+                    engine::trace::span("symbolic", what, || call(instr, &ins, &outs, plan.train, rng))
                         .map_err(|e| e.within(&format!("node {}", plan.node(instr))))?;
                 }
                 Step::Copy { value, from, to } => {

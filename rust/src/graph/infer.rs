@@ -40,7 +40,7 @@ pub struct Inferred {
 /// Two numbers that stand for an unknown dimension. Both have many divisors, so that splits and groups divide them.
 const PROBES: [usize; 2] = [720, 1440];
 
-/// Sweeps over the graph; each carries knowledge as far as it goes, so a few are plenty.
+/// Sweeps over the graph; a few are plenty.
 const MAX_SWEEPS: usize = 64;
 
 #[derive(Clone, Default, PartialEq)]
@@ -300,6 +300,10 @@ impl Solver {
     fn guess_types(&mut self, n: usize) {
         let node = self.order[n].clone();
         let Some(dtype) = (0..node.inputs.len()).find_map(|i| self.input(n, i).dtype) else { return };
+        let alike = node.call.as_ref().is_some_and(|c| c.op.keeps_shape || c.op.promotes);
+        if !dtype.is_float() && !alike {
+            return; // Indices say nothing about what they pick from.
+        }
         for (i, entry) in node.inputs.iter().enumerate() {
             // Half-precision data has states and scales in single precision.
             let states = node.mutates(i) || node.call.as_ref().is_some_and(|c| c.op.name == "BatchNorm");

@@ -374,6 +374,22 @@ fn after_fork_in_child() {
     engine::after_fork_in_child();
 }
 
+/// Starts to record what runs; times count from here.
+#[pyfunction]
+fn profiler_start() {
+    engine::trace::start();
+}
+#[pyfunction]
+fn profiler_stop() {
+    engine::trace::stop();
+}
+/// What was recorded: `(name, category, thread, begin_us, end_us, bytes)`.
+#[pyfunction]
+fn profiler_take() -> Vec<(String, &'static str, u64, f64, f64, usize)> {
+    let events = engine::trace::take();
+    events.into_iter().map(|e| (e.name, e.category, e.thread, e.begin, e.end, e.bytes)).collect()
+}
+
 /// Threads that share one operation's work.
 #[pyfunction]
 fn lane_count() -> usize {
@@ -525,6 +541,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
         mark_variable grad_of drop_grad is_linked backward grad record_custom
         waitall seed current_context set_current_context set_result_class set_one_element_class set_converter
         set_naive_engine is_naive_engine memory_stats memory_trim
+        profiler_start profiler_stop profiler_take
         before_fork after_fork_in_parent after_fork_in_child lane_count
         similar_ops complete_shapes list_ops
         set_symbol_class symbol_variable symbol_group symbol_from_json symbol_function
