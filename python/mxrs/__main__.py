@@ -13,6 +13,8 @@ def _run(script: str, args: list[str]) -> None:
     """Runs an MXNet program with mxrs in mxnet's place."""
     import mxrs
 
+    if not os.path.exists(script):
+        sys.exit(f"python -m mxrs run: there is no file {script}")
     mxrs.install_as_mxnet()
     sys.argv = [script, *args]
     sys.path.insert(0, os.path.dirname(os.path.abspath(script)))

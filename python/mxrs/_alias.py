@@ -13,12 +13,18 @@ from types import ModuleType
 class _Loader(importlib.abc.Loader):
     """Hands out the module of mxrs that stands behind a name of mxnet."""
 
+    def __init__(self) -> None:
+        self._spec: importlib.machinery.ModuleSpec | None = None
+
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
         _, _, rest = spec.name.partition(".")
-        return _find(rest)
+        module = _find(rest)
+        self._spec = module.__spec__
+        return module
 
     def exec_module(self, module: ModuleType) -> None:
-        """Nothing: the module ran when mxrs imported it."""
+        """The module ran when mxrs imported it. It keeps the spec of that import: what it imports later is found by it."""
+        module.__spec__ = self._spec
 
 
 def _find(path: str) -> ModuleType:

@@ -194,7 +194,7 @@ def grad(
 
 def get_symbol(x: NDArray) -> Any:
     """The recorded computation of `x` as a Symbol: not built yet."""
-    raise NotImplementedError("autograd.get_symbol needs mxrs.symbol, which is not built yet")
+    raise NotImplementedError("autograd.get_symbol is not built yet")
 
 
 class Function:

@@ -154,11 +154,8 @@ fn grad_req(py: Python<'_>, text: &str) -> PyResult<GradReq> {
 fn mark_variable(py: Python<'_>, array: &Any<'_>, grad: &Any<'_>, req: &str) -> PyResult<()> {
     let (a, g) = (extract(array)?, extract(grad)?);
     if a.shape() != g.shape() {
-        return Err(PyValueError::new_err(format!(
-            "the gradient has shape {}, its array {}",
-            g.shape(),
-            a.shape()
-        )));
+        let text = format!("mark_variables: the gradient has shape {}, its array {}", g.shape(), a.shape());
+        return Err(Error::value(text)).py(py);
     }
     let link = Node::variable(g.detach(), grad_req(py, req)?);
     // SAFETY: `extract` saw that it is an array; `a` is a clone.
@@ -233,8 +230,7 @@ fn record_custom(inputs: Vec<Any<'_>>, outputs: Vec<Any<'_>>, backward: Py<PyAny
     let context = outs.first().map_or(Context::CPU, Array::context);
     let specs: Vec<Spec> = ins.iter().map(|a| a.spec().clone()).collect();
     let rule: CustomGrad = Box::new(move |grads, _| {
-        Python::attach(|py| call_back(py, &backward, grads, &specs))
-            .map_err(|e| Error::op(format!("autograd.Function.backward raised {e}")))
+        Python::attach(|py| call_back(py, &backward, grads, &specs).map_err(|e| raised(py, &e)))
     });
     let node = array::custom_node(ins.into_iter().map(|a| a.link).collect(), &outs, context, rule);
     for (i, output) in outputs.iter().enumerate() {
@@ -242,6 +238,18 @@ fn record_custom(inputs: Vec<Any<'_>>, outputs: Vec<Any<'_>>, backward: Py<PyAny
         unsafe { set_link(output.as_ptr(), Some(Link { node: node.clone(), index: i as u32 })) };
     }
     Ok(())
+}
+
+/// An error of a user's function, with the lines of the program that it went through.
+fn raised(py: Python<'_>, error: &PyErr) -> Error {
+    let lines = || -> PyResult<String> {
+        let all = py.import("traceback")?.call_method1("format_tb", (error.traceback(py),))?;
+        Ok(all.extract::<Vec<String>>()?.concat())
+    };
+    Error::op(format!(
+        "autograd.Function.backward raised {error}\n{}",
+        lines().unwrap_or_default().trim_end()
+    ))
 }
 
 fn call_back(
@@ -254,7 +262,15 @@ fn call_back(
     let result = f.bind(py).call1(PyTuple::new(py, args)?)?;
     let items: Vec<Any<'_>> = match object::is_array(result.as_ptr()) || result.is_none() {
         true => vec![result],
-        false => result.try_iter()?.collect::<PyResult<_>>()?,
+        false => match result.try_iter() {
+            Ok(items) => items.collect::<PyResult<_>>()?,
+            Err(_) => {
+                return Err(PyTypeError::new_err(format!(
+                    "backward gave a {}; an NDArray, None or a list of them for each input is expected",
+                    result.get_type().name()?
+                )));
+            }
+        },
     };
     if items.len() != specs.len() {
         return Err(PyValueError::new_err(format!(
