@@ -65,6 +65,10 @@ struct Solver {
     /// Nodes whose inputs and outputs are all known.
     done: Vec<bool>,
     changed: bool,
+    /// How often something was learned about each node's outputs, and the sum over a node's neighbours when it was last
+    /// visited: one that would find nothing new is passed over.
+    learned: Vec<u32>,
+    visited: Vec<Option<u32>>,
     /// Calls whose types are looked for without shapes.
     types_only: bool,
 }
@@ -83,7 +87,8 @@ pub fn infer(symbol: &Symbol, known: &Known, types_only: bool) -> Result<Inferre
         values.push(parts);
     }
     let done = vec![false; order.len()];
-    let mut solver = Solver { order, index, values, done, changed: true, types_only };
+    let (learned, visited) = (vec![0; order.len()], vec![None; order.len()]);
+    let mut solver = Solver { order, index, values, done, changed: true, learned, visited, types_only };
     solver.solve()?;
     Ok(solver.report(symbol))
 }
@@ -166,13 +171,10 @@ impl Solver {
         if self.types_only {
             return false;
         }
-        for (node, parts) in self.order.iter().zip(&mut self.values) {
-            if node.is_variable() && parts[0].dtype.is_none() {
-                parts[0].dtype = Some(DType::F32);
-                return true;
-            }
-        }
-        false
+        let open = |n: &usize| self.order[*n].is_variable() && self.values[*n][0].dtype.is_none();
+        let Some(n) = (0..self.order.len()).find(open) else { return false };
+        self.learn_type(n, 0, DType::F32);
+        true
     }
 
     fn input(&self, n: usize, i: usize) -> &Part {
@@ -190,7 +192,7 @@ impl Solver {
         let old = &mut self.values[at][entry.index as usize].dims;
         match merge(old, dims) {
             Some(changed) => {
-                self.changed |= changed;
+                self.note(at, changed);
                 Ok(())
             }
             None => {
@@ -214,7 +216,7 @@ impl Solver {
         let old = &mut self.values[n][o].dims;
         match merge(old, dims) {
             Some(changed) => {
-                self.changed |= changed;
+                self.note(n, changed);
                 Ok(())
             }
             None => Err(Error::op(format!(
@@ -233,8 +235,13 @@ impl Solver {
         let old = &mut self.values[n][o].dtype;
         if old.is_none() {
             *old = Some(dtype);
-            self.changed = true;
+            self.note(n, true);
         }
+    }
+
+    fn note(&mut self, n: usize, changed: bool) {
+        self.changed |= changed;
+        self.learned[n] += u32::from(changed);
     }
 
     fn visit(&mut self, n: usize) -> Result<()> {
@@ -242,6 +249,11 @@ impl Solver {
             return Ok(());
         }
         let node = self.order[n].clone();
+        let around = node.inputs.iter().map(|e| self.learned[self.index[&Arc::as_ptr(&e.node)]]);
+        let sum = around.sum::<u32>() + self.learned[n];
+        if self.visited[n].replace(sum) == Some(sum) {
+            return Ok(());
+        }
         let Some(call) = &node.call else {
             self.done[n] = self.values[n][0].is_complete() && self.values[n][0].dtype.is_some();
             return Ok(());
