@@ -165,6 +165,9 @@ fn every_operator_is_the_same_as_a_graph() {
                 attrs.push((count, AttrValue::Int(sample.inputs.len() as i64)));
             }
             let attrs = Attrs::new(op, &attrs).unwrap();
+            if op.count(&attrs) == 0 {
+                continue; // Without outputs there is nothing to ask a graph for.
+            }
             let arrays = drawn(sample, s as u64);
             let names: Vec<String> = (0..arrays.len()).map(|i| format!("x{i}")).collect();
             let inputs: Vec<Entry> = names.iter().map(|n| variable(n)).collect();
