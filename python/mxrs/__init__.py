@@ -55,6 +55,7 @@ _MODULES = {
     "monitor",
     "name",
     "optimizer",
+    "predictor",
     "profiler",
     "random",
     "rnn",

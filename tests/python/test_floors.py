@@ -52,7 +52,7 @@ PYTHON_FLOORS: list[set[str]] = [
     {"symbol", "sym", "executor", "cached_op"},
     {"numpy", "np", "numpy_extension", "npx"},
     {"initializer", "init", "lr_scheduler", "metric", "recordio", "kvstore", "kv", "operator", "optimizer"},
-    {"io", "image", "img", "callback", "monitor", "mon", "visualization", "viz"},
+    {"io", "image", "img", "callback", "monitor", "mon", "predictor", "visualization", "viz"},
     {"gluon"},
     {"executor_manager", "model", "module", "mod", "rnn"},
     {"contrib", "amp"},

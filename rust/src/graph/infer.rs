@@ -4,6 +4,8 @@
 //! data). Everything else follows from it. A dimension that is not known is *probed*: the rule is asked twice, with two
 //! numbers in its place; what the answers share does not depend on it, and where an answer moves with the question,
 //! a known output tells the unknown input. So no operator needs a second rule for partial or backward inference.
+//!
+//! length: one solver, whose steps share its state.
 
 use super::program::Program;
 use super::symbol::{Call, Node, NodeKey, NodeRef, Symbol};
