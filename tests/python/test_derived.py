@@ -101,7 +101,7 @@ DIFFERENTIABLE = [
     if OPS[n]["gradient"] in ("derived", "rule")
     and n not in NOT_A_DERIVATIVE
     and not OPS[n]["random"]
-    and not OPS[n]["mutates"]
+    and not OPS[n]["states"]
 ]
 
 
@@ -253,7 +253,7 @@ def test_answers_as_mxnet(name: str, oracle: Oracle, cover: Callable[[str, str],
         floats = [
             i
             for i, (v, s) in enumerate(zip(inputs, sample["inputs"], strict=True))
-            if v.dtype == np.float32 and not s["integer"] and i not in OPS[name]["mutates"]
+            if v.dtype == np.float32 and not s["integer"] and i not in OPS[name]["states"]
         ]
         wanted = floats if OPS[name]["gradient"] in ("derived", "rule") else []
         try:

@@ -209,20 +209,35 @@ impl Formula {
         if n == 0 {
             return;
         }
+        // SAFETY: the caller's promise.
+        let prepared = unsafe { self.prepare(dtype, params, dims, ins, out, out_dtype) };
+        self.spread(n, out_dtype.size(), out, |range, _| {
+            // SAFETY: the caller's promise; ranges are disjoint.
+            unsafe { prepared.range(range) }
+        });
+    }
+
+    /// An evaluation with all decisions made, to be run part by part as its inputs come to be.
+    ///
+    /// # Safety
+    /// As for [`Formula::eval`]; an input's elements need be there only when the outputs that read them are computed.
+    pub unsafe fn prepare(
+        &self,
+        dtype: DType,
+        params: &[f64],
+        dims: &[usize],
+        ins: &[Operand],
+        out: *mut u8,
+        out_dtype: DType,
+    ) -> Prepared {
         let compute = if dtype == DType::F16 { DType::F32 } else { dtype };
         let geometry = Geometry::of(dims, ins);
         let mut slots: SmallVec<[Slot; 16]> = SmallVec::new();
         // SAFETY: slots hold one element of any type.
         unsafe { self.plan.uniform_values(dtype, compute, params, &mut slots) };
         let aliased = ins.iter().any(|i| i.ptr == out.cast_const());
-        let run = Run::new(&self.plan, &geometry, dtype, compute, out_dtype, aliased, &slots);
-        let pointers: SmallVec<[*const u8; 6]> = ins.iter().map(|i| i.ptr).collect();
-        let shared = Shared((&run, &pointers));
-        self.spread(n, out_dtype.size(), out, |range, out| {
-            let (run, pointers) = shared.get();
-            // SAFETY: the caller's promise; ranges are disjoint.
-            unsafe { run.range(pointers, range, out) }
-        });
+        let run = Run::new(&self.plan, geometry, (dtype, compute, out_dtype), aliased, slots);
+        Prepared { run, inputs: Shared(ins.iter().map(|i| i.ptr).collect()), out: Shared(out) }
     }
 
     /// Whether the formula is made of this one instruction of its inputs in their order.
@@ -291,6 +306,27 @@ impl Plan {
     }
 }
 
+/// See [`Formula::prepare`].
+pub struct Prepared {
+    run: Run,
+    inputs: Shared<SmallVec<[*const u8; 6]>>,
+    out: Shared<*mut u8>,
+}
+
+impl Prepared {
+    /// Computes output elements `range` on this thread.
+    ///
+    /// # Safety
+    /// The range lies in the output, its inputs are there, and nobody else uses these elements.
+    pub unsafe fn range(&self, range: Range<usize>) {
+        // SAFETY: the caller's promise; the first element of the range lies in the output.
+        unsafe {
+            let out = self.out.get().add(range.start * self.run.types.2.size());
+            self.run.range(&self.inputs.0, range, out);
+        }
+    }
+}
+
 /// A step with its kernel found.
 #[derive(Clone, Copy)]
 enum Op {
@@ -321,11 +357,11 @@ impl Place {
 }
 
 /// Everything that is the same for all tiles of one evaluation.
-struct Run<'a> {
-    geometry: &'a Geometry,
+struct Run {
+    geometry: Geometry,
     /// The type of the inputs, of the arithmetic, of the output.
     types: (DType, DType, DType),
-    slots: &'a [Slot],
+    slots: SmallVec<[Slot; 16]>,
     ops: SmallVec<[(Op, usize); 8]>,
     /// Inputs copied to tiles: (input, tile).
     gathered: SmallVec<[(usize, usize); 4]>,
@@ -335,16 +371,15 @@ struct Run<'a> {
     tile: usize,
 }
 
-impl<'a> Run<'a> {
+impl Run {
     fn new(
         plan: &Plan,
-        geometry: &'a Geometry,
-        dtype: DType,
-        compute: DType,
-        out_dtype: DType,
+        geometry: Geometry,
+        types: (DType, DType, DType),
         aliased: bool,
-        slots: &'a [Slot],
-    ) -> Run<'a> {
+        slots: SmallVec<[Slot; 16]>,
+    ) -> Run {
+        let (dtype, compute, out_dtype) = types;
         let mut tiles = plan.registers;
         let mut gathered: SmallVec<[(usize, usize); 4]> = SmallVec::new();
         let inputs: SmallVec<[Place; 6]> = geometry
@@ -383,16 +418,7 @@ impl<'a> Run<'a> {
         }
         let fit = TILE_BYTES / (compute.size() * tiles) / MIN_TILE * MIN_TILE;
         let tile = fit.clamp(MIN_TILE, MAX_TILE);
-        Run {
-            geometry,
-            types: (dtype, compute, out_dtype),
-            slots,
-            ops,
-            gathered,
-            indirect: aliased || out_dtype != compute,
-            tiles,
-            tile,
-        }
+        Run { geometry, types, slots, ops, gathered, indirect: aliased || out_dtype != compute, tiles, tile }
     }
 
     /// Evaluates output elements `range`; `out` is the address of the first.
@@ -515,10 +541,10 @@ impl<'a> Run<'a> {
                 Reach::Gathered => {
                     let there = if dtype == compute { to } else { staging };
                     match dtype.size() {
-                        1 => gather::<u8>(self.geometry, input, base, flat, len, there),
-                        2 => gather::<u16>(self.geometry, input, base, flat, len, there),
-                        4 => gather::<u32>(self.geometry, input, base, flat, len, there),
-                        _ => gather::<u64>(self.geometry, input, base, flat, len, there),
+                        1 => gather::<u8>(&self.geometry, input, base, flat, len, there),
+                        2 => gather::<u16>(&self.geometry, input, base, flat, len, there),
+                        4 => gather::<u32>(&self.geometry, input, base, flat, len, there),
+                        _ => gather::<u64>(&self.geometry, input, base, flat, len, there),
                     }
                     if dtype != compute {
                         widen(there, to, len);

@@ -15,7 +15,7 @@ mod print;
 mod tests;
 
 pub use build::{Args, E};
-pub use eval::Operand;
+pub use eval::{Operand, Prepared};
 use mxrs_simd::{Binary, Unary};
 use plan::Plan;
 

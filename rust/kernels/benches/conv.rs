@@ -34,7 +34,7 @@ fn forward(bencher: divan::Bencher, sizes: Sizes) {
     let g = geom(sizes);
     let (x, w, mut y) = (data(g.data_len()), data(g.weight_len()), vec![0f32; g.out_len()]);
     let bias = data(g.filters);
-    bencher.bench_local(|| conv_forward(&g, &x, &w, Some(&bias), false, &mut y));
+    bencher.bench_local(|| conv_forward(&g, &x, &w, Some(&bias), false, &mut y, UNHEARD));
 }
 
 #[divan::bench(args = SIZES)]

@@ -198,7 +198,7 @@ fn execute(
     let now = || {
         let ins: SmallVec<[View; 4]> = ins.iter().map(|a| a.view()).collect();
         let outs: SmallVec<[View; 2]> = outs.iter().map(|a| a.view()).collect();
-        run_noted(&Ctx { op, attrs, ins: &ins, outs: &outs, train, rng })
+        run_noted(&Ctx { op, attrs, ins: &ins, outs: &outs, train, rng, then: None })
     };
     let later = || -> Box<dyn FnOnce() -> Result<()> + Send> {
         let attrs = attrs.clone();
@@ -208,7 +208,8 @@ fn execute(
         Box::new(move || {
             let views: SmallVec<[View; 4]> = ins.iter().map(|a| a.view()).collect();
             let out_views: SmallVec<[View; 2]> = outs.iter().map(|a| a.view()).collect();
-            let result = run_noted(&Ctx { op, attrs: &attrs, ins: &views, outs: &out_views, train, rng });
+            let result =
+                run_noted(&Ctx { op, attrs: &attrs, ins: &views, outs: &out_views, train, rng, then: None });
             result.map_err(|e| match origin {
                 Some(line) => e.note(&format!("called at {line}")),
                 None => e,
@@ -262,7 +263,7 @@ fn record(op: OpRef, attrs: &Attrs, ins: &[&Array], outs: &mut Arrays) {
     let linkable = !matches!(op.gradient, Gradient::Zero);
     // States that a gradient rule names in `keeps` are handed to it as they are at backward time.
     let states = linkable && keeps.ins != u32::MAX;
-    let slot = |(i, a): (usize, &&Array)| match op.mutates.contains(&i) {
+    let slot = |(i, a): (usize, &&Array)| match op.is_state(i) {
         true if states && keeps.input(i) => Slot::state(a),
         mutated => Slot::new(a, linkable && keeps.input(i) && !mutated, a.link.clone()),
     };

@@ -43,6 +43,12 @@ fn line(plan: &Plan, step: &Step) -> String {
                 }
                 Work::Fused { formula, params } => format!("fused {} {params:?}", formula.text()),
             };
+            let what = match &instr.then {
+                Some(then) => {
+                    format!("{what} then {} of x{} {:?}", then.formula.text(), then.at, then.params)
+                }
+                None => what,
+            };
             let list = |places: &[Place], values: &[u32]| {
                 let items: Vec<String> = places
                     .iter()

@@ -475,7 +475,16 @@ fn estimate(instr: &Instr, program: &Program) -> f64 {
 /// Runs one call on memory.
 pub fn call(instr: &Instr, ins: &[View], outs: &[View], train: bool, rng: RngPos) -> Result<()> {
     match &instr.work {
-        Work::Op { op, attrs } => ops::run(&Ctx { op, attrs, ins, outs, train, rng }),
+        Work::Op { op, attrs } => match &instr.then {
+            None => ops::run(&Ctx { op, attrs, ins, outs, train, rng, then: None }),
+            Some(then) => {
+                let (ins, more) = ins.split_at(ins.len() + 1 - then.formula.arity());
+                let mut views: SmallVec<[View; 4]> = more.into();
+                views.insert(then.at, outs[0]);
+                let ctx = Ctx { op, attrs, ins, outs, train, rng, then: None };
+                ops::run_then(&ctx, &then.formula, &then.params, &views)
+            }
+        },
         Work::Fused { formula, params } => {
             ops::run_formula(formula, params, ins, &outs[0]);
             Ok(())
@@ -487,5 +496,5 @@ pub fn call(instr: &Instr, ins: &[View], outs: &[View], train: bool, rng: RngPos
 pub fn simple(name: &str, ins: &[View], outs: &[View]) -> Result<()> {
     let op: OpRef = registry::expect(name);
     let attrs = Attrs::new(op, &[])?;
-    ops::run(&Ctx { op, attrs: &attrs, ins, outs, train: false, rng: RngPos::default() })
+    ops::run(&Ctx { op, attrs: &attrs, ins, outs, train: false, rng: RngPos::default(), then: None })
 }

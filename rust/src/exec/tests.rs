@@ -174,8 +174,9 @@ fn every_operator_is_the_same_as_a_graph() {
             let symbol = Symbol::of(node("n", op, attrs.clone(), inputs));
             let differentiable = !op.hidden && !matches!(op.gradient, Gradient::Refused);
             let visible = op.count(&attrs);
+            let states: Vec<usize> = (0..arrays.len()).filter(|i| op.is_state(*i)).collect();
             let run = || {
-                compare(&what, symbol, &names, &arrays, &op.mutates, differentiable, |arrays| {
+                compare(&what, symbol, &names, &arrays, &states, differentiable, |arrays| {
                     let refs: Vec<&Array> = arrays.iter().collect();
                     invoke(op, &attrs, &refs, None, None).unwrap().into_iter().take(visible).collect()
                 })

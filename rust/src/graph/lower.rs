@@ -41,7 +41,8 @@ pub fn lower(
     wanted: &Wanted,
 ) -> Result<Lowered> {
     let (args, aux) = symbol.inputs();
-    let mut program = Program { train: wanted.train, ..Program::default() };
+    let frozen = !wanted.train && !wanted.grads.contains(&true);
+    let mut program = Program { train: wanted.train, frozen, ..Program::default() };
     let mut values: HashMap<*const Node, SmallVec<[Value; 2]>> = HashMap::new();
     let mut variables = Vec::new();
     for (node, spec) in args.iter().chain(&aux).zip(specs) {

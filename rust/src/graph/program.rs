@@ -30,6 +30,16 @@ pub struct Instr {
     pub outs: SmallVec<[ValueId; 2]>,
     /// The node it comes from, for messages and pictures.
     pub node: u32,
+    /// What is done to a kernel's result while it is in the cache.
+    pub then: Option<Arc<Then>>,
+}
+
+/// A formula of a kernel's result and of further values: the call's last inputs.
+pub struct Then {
+    pub formula: Formula,
+    pub params: SmallVec<[f64; 4]>,
+    /// Which of the formula's inputs is the result; the others are the further values in their order.
+    pub at: usize,
 }
 
 impl Instr {
@@ -84,6 +94,8 @@ pub struct Program {
     /// The node whose calls are being added.
     pub current: u32,
     pub train: bool,
+    /// Neither trains nor has gradients: operators take the form that they have for inference.
+    pub frozen: bool,
     /// For each node, whether the user asks that its results be computed again rather than kept
     /// (the attribute `force_mirroring`).
     pub mirrored: Vec<bool>,
@@ -110,6 +122,7 @@ impl Program {
             ins: inputs.iter().map(|v| v.0).collect(),
             outs: outs.clone(),
             node: self.current,
+            then: None,
         });
         outs.into_iter().map(Value).collect()
     }
@@ -227,6 +240,12 @@ impl Build for Program {
         };
         if let Body::Compose(body) = &op.body {
             return body(self, &attrs, inputs);
+        }
+        if self.frozen
+            && let Some(form) = &op.inference
+            && let Some(outs) = form(self, &attrs, inputs)?
+        {
+            return Ok(outs);
         }
         let outs = {
             let specs: SmallVec<[&Spec; 4]> = inputs.iter().map(|v| &self.specs[v.0 as usize]).collect();

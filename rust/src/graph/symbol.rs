@@ -63,7 +63,7 @@ impl Node {
 
     /// Whether input `i` is a state that the operator or its gradient writes.
     pub fn mutates(&self, i: usize) -> bool {
-        self.call.as_ref().is_some_and(|c| c.op.mutates.contains(&i) || c.op.states.contains(&i))
+        self.call.as_ref().is_some_and(|c| c.op.is_state(i))
     }
 
     /// The text kept under `key`, plainly or between double underscores.

@@ -10,7 +10,8 @@ use super::{Attrs, Build, GradArgs, Grads, Param, Sig, Value};
 use super::{choice, draw, empty, flag, int, ints};
 use mxrs_base::{AttrValue, Error, ErrorKind, Result, Shape, dispatch_float};
 use mxrs_kernels::conv::{
-    Conv, ConvGeom, Window, conv_data_grad, conv_forward, conv_weight_grad, deconv_forward,
+    Conv, ConvGeom, Done, UNHEARD, Window, conv_data_grad, conv_forward, conv_weight_grad, deconv_forward,
+    in_parts,
 };
 use mxrs_kernels::copy;
 use mxrs_kernels::parts::{bytes_of, bytes_of_mut, units, units_mut};
@@ -284,11 +285,17 @@ fn convolution(r: &mut Registry) {
             dispatch_float!(c.dtype(0), T => {
                 let (x, w) = (channels_first(a, c.x::<T>(0), c.shape(0)), channels_first(a, c.x::<T>(1), c.shape(1)));
                 let bias = (c.ins.len() > 2).then(|| c.x::<T>(2));
-                into_layout(a, c.y::<T>(0), c.out_shape(0), |y| conv_forward(&g, &x, &w, bias, false, y));
+                let (last, y) = (channels_last(a), c.y::<T>(0));
+                // With channels last, the result is final only when it has been turned.
+                let (done, turned): (Done, Done) = if last { (UNHEARD, &c.finish()) } else { (&c.finish(), UNHEARD) };
+                let len = y.len();
+                into_layout(a, y, c.out_shape(0), |y| conv_forward(&g, &x, &w, bias, false, y, done));
+                in_parts(len, turned);
                 Ok(())
             }, else c.bad_dtype(c.dtype(0)))
         })
         .cost(|s, _| geometry(s.attrs, s.shape(0), s.attrs.size("num_filter")).map_or(0.0, |g| cost(&g)))
+        .finishes()
         .keeps(&[0, 1], &[])
         .grad(convolution_grad)
         .sample(

@@ -18,6 +18,8 @@ pub type OpRef = &'static OpDef;
 
 type InferFn = Box<dyn Fn(&Sig) -> Result<Specs> + Send + Sync>;
 type ComposeFn = Box<dyn Fn(&mut dyn Build, &Attrs, &[super::Value]) -> Result<Values> + Send + Sync>;
+type InferenceFn =
+    Box<dyn Fn(&mut dyn Build, &Attrs, &[super::Value]) -> Result<Option<Values>> + Send + Sync>;
 type KernelFn = Box<dyn Fn(&Ctx) -> Result<()> + Send + Sync>;
 type GradFn = Box<dyn Fn(&mut dyn Build, &GradArgs) -> Result<Grads> + Send + Sync>;
 type CostFn = Box<dyn Fn(&Sig, &[Spec]) -> f64 + Send + Sync>;
@@ -163,6 +165,10 @@ pub struct OpDef {
     pub keeps: Keeps,
     /// The same result out of differentiable operators; used where the result is differentiated again.
     pub equivalent: Option<ComposeFn>,
+    /// The call in a graph that neither trains nor has gradients, where simpler operators do.
+    pub inference: Option<InferenceFn>,
+    /// The kernel tells [`super::Ctx::finish`] which parts of its output are done.
+    pub finishes: bool,
     /// Estimated nanoseconds of one run on one core.
     pub cost: Option<CostFn>,
     /// Inputs of different dtypes are cast to their common one.
@@ -193,6 +199,11 @@ impl OpDef {
             (None, Some(count)) => Some(count(attrs)),
             (None, None) => Some(self.inputs.len()),
         }
+    }
+
+    /// Whether input `i` is a state: written by the call or by its gradient.
+    pub fn is_state(&self, i: usize) -> bool {
+        self.mutates.contains(&i) || self.states.contains(&i)
     }
 
     /// How many of `outputs` the user sees.
@@ -308,6 +319,8 @@ impl OpBuilder {
             gradient: Gradient::Refused,
             keeps: Keeps::ALL,
             equivalent: None,
+            inference: None,
+            finishes: false,
             cost: None,
             promotes: false,
             random: false,
@@ -446,6 +459,20 @@ impl OpBuilder {
         body: impl Fn(&mut dyn Build, &Attrs, &[super::Value]) -> Result<Values> + Send + Sync + 'static,
     ) -> &mut Self {
         self.0.equivalent = Some(Box::new(body));
+        self
+    }
+    /// What the call becomes in a graph that neither trains nor has gradients: simpler operators, which the graph can
+    /// fuse with their neighbours. `None` leaves the call as it is. Graphs compute it, calls on arrays do not.
+    pub fn inference(
+        &mut self,
+        form: impl Fn(&mut dyn Build, &Attrs, &[super::Value]) -> Result<Option<Values>> + Send + Sync + 'static,
+    ) -> &mut Self {
+        self.0.inference = Some(Box::new(form));
+        self
+    }
+    /// The kernel tells [`super::Ctx::finish`] which parts of its output are done, so that formulas can be fused behind it.
+    pub fn finishes(&mut self) -> &mut Self {
+        self.0.finishes = true;
         self
     }
     /// Estimated nanoseconds of one run on one core; without it, one per element touched.

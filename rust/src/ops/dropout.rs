@@ -6,6 +6,7 @@ use mxrs_base::{Result, dispatch_float};
 use mxrs_kernels::philox::Stream;
 use mxrs_kernels::real::Float;
 use mxrs_kernels::sample;
+use smallvec::smallvec;
 
 pub fn register(r: &mut Registry) {
     r.op(
@@ -36,6 +37,10 @@ pub fn register(r: &mut Registry) {
     .kernel(|c| {
         dispatch_float!(c.dtype(0), T => body(c, c.x::<T>(0), c.y::<T>(0), c.y::<T>(1)),
                 else c.bad_dtype(c.dtype(0)))
+    })
+    .inference(|_, a, ins| {
+        let active = a.str("mode") == "always" && a.float("p") > 0.0;
+        Ok(if active { None } else { Some(smallvec![ins[0]]) })
     })
     .keeps(&[], &[1])
     .grad(|b, g| {

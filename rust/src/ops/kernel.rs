@@ -4,8 +4,9 @@ use super::attrs::Attrs;
 use super::def::{Body, OpRef};
 use super::infer::{Sig, Spec};
 use mxrs_base::{DType, Elem, Error, Result, Shape};
-use mxrs_formula::Operand;
+use mxrs_formula::{Formula, Operand, Prepared};
 use smallvec::SmallVec;
+use std::ops::Range;
 
 /// The memory of one value.
 #[derive(Clone, Copy)]
@@ -29,9 +30,22 @@ pub struct Ctx<'a> {
     pub outs: &'a [View<'a>],
     pub train: bool,
     pub rng: RngPos,
+    /// What was fused behind the kernel.
+    pub then: Option<&'a Prepared>,
 }
 
 impl<'a> Ctx<'a> {
+    /// What a kernel whose record says `finishes` calls with each part of output 0 as soon as the part is computed and
+    /// nobody else uses it, once for every element.
+    pub fn finish(&self) -> impl Fn(Range<usize>) + Sync + use<'a> {
+        let then = self.then;
+        move |part| {
+            if let Some(then) = then {
+                // SAFETY: the formula was prepared for this output; the kernel gives parts that are its own.
+                unsafe { then.range(part) }
+            }
+        }
+    }
     #[inline]
     pub fn shape(&self, i: usize) -> &'a Shape {
         &self.ins[i].spec.shape
@@ -144,8 +158,25 @@ pub fn run(ctx: &Ctx) -> Result<()> {
     }
 }
 
+/// Runs a kernel with a formula fused behind it: of the kernel's result, which is `views[at]`, and other arrays.
+pub fn run_then(ctx: &Ctx, formula: &Formula, params: &[f64], views: &[View]) -> Result<()> {
+    let out = &ctx.outs[0];
+    let dims = &out.spec.shape;
+    if dims.contains(&0) {
+        return run(ctx);
+    }
+    let strides: SmallVec<[SmallVec<[usize; 4]>; 4]> =
+        views.iter().map(|v| broadcast_strides(&v.spec.shape, dims)).collect();
+    let ins: SmallVec<[Operand; 4]> =
+        views.iter().zip(&strides).map(|(v, strides)| Operand { ptr: v.ptr.cast_const(), strides }).collect();
+    let dtype = out.spec.dtype;
+    // SAFETY: the strides were made for these extents; the engine granted inputs and output.
+    let then = unsafe { formula.prepare(dtype, params, dims, &ins, out.ptr, dtype) };
+    run(&Ctx { then: Some(&then), ..*ctx })
+}
+
 /// Evaluates a formula over arrays that broadcast to the output's shape.
-pub fn run_formula(formula: &mxrs_formula::Formula, params: &[f64], views: &[View], out: &View) {
+pub fn run_formula(formula: &Formula, params: &[f64], views: &[View], out: &View) {
     let dims = &out.spec.shape;
     if dims.contains(&0) {
         return;

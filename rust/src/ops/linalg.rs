@@ -6,7 +6,7 @@
 use super::registry::Registry;
 use super::{Attrs, Build, Ctx, GradArgs, Grads, Sig, Spec, Specs, Value, draw, flag, float, int, one};
 use mxrs_base::{AttrValue, DType, Error, Result, Shape, f16};
-use mxrs_kernels::gemm::{Gemm, Product, batch_gemm, gemm};
+use mxrs_kernels::gemm::{Gemm, Product, batch_gemm, gemm, gemm_then};
 
 /// Multiply-adds of one core in a nanosecond, counted as two operations each.
 const FLOPS_PER_NS: f64 = 30.0;
@@ -74,6 +74,7 @@ fn fully_connected(r: &mut Registry) {
         })
         .infer(fully_connected_infer)
         .kernel(fully_connected_kernel)
+        .finishes()
         .cost(|s, outs| {
             let (_, length) = vectors(s.attrs, s.shape(0));
             product_cost(
@@ -135,10 +136,12 @@ fn fully_connected_kernel(c: &Ctx) -> Result<()> {
         if c.ins.len() > 2 {
             let bias = c.x::<T>(2);
             y.chunks_exact_mut(hidden).for_each(|row| row.copy_from_slice(bias));
-            gemm(&product, one, x, w, one, y);
-        } else {
-            gemm(&product, one, x, w, T::default(), y);
         }
+        let beta = if c.ins.len() > 2 { one } else { T::default() };
+        let finish = c.finish();
+        gemm_then(&product, one, x, w, beta, y, &|rows, cols| {
+            rows.map(|row| row * hidden).for_each(|row| finish(row + cols.start..row + cols.end));
+        });
         Ok(())
     }, else c.bad_dtype(c.dtype(0)))
 }

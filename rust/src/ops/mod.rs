@@ -46,7 +46,7 @@ pub use def::{
 };
 pub use grad::gradients;
 pub use infer::{Sig, Spec, Specs, promote};
-pub use kernel::{Ctx, RngPos, View, estimate, run, run_formula};
+pub use kernel::{Ctx, RngPos, View, estimate, run, run_formula, run_then};
 pub use registry::Registry;
 
 /// The families, each of which registers its operators.

@@ -41,7 +41,6 @@ fn inputs(op: &mut OpBuilder) -> &mut OpBuilder {
             "moving_var",
             "variance per channel for inference; changed by the backward pass while training",
         )
-        .mutates(&[3, 4])
 }
 
 fn common(eps: f64) -> [Param; 5] {
@@ -106,6 +105,7 @@ fn batch_norm(r: &mut Registry) {
             }, else c.bad_dtype(c.dtype(0)))
         })
         .states(&[3, 4])
+        .inference(by_moving_statistics)
         .keeps(&[0, 1, 3, 4], &[1, 2])
         .grad(rule)
         .cost(|s, _| s.shape(0).size() as f64);
@@ -153,6 +153,24 @@ fn forward<T: Float<R: Elem>>(c: &Ctx) {
     }
     let gamma = (!c.attrs.bool("fix_gamma")).then(|| c.x::<T::R>(1));
     kernels::batch_normalize(c.x::<T>(0), around, mean, rstd, gamma, Some(c.x::<T::R>(2)), c.y::<T>(0));
+}
+
+/// With fixed statistics the layer is a formula of data and numbers per channel.
+fn by_moving_statistics(b: &mut dyn Build, a: &Attrs, v: &[Value]) -> Result<Option<Values>> {
+    if b.dtype(v[0]) == DType::F16 {
+        return Ok(None);
+    }
+    let shape = b.shape(v[0]);
+    let axis = shape.axis(a.int("axis"))?;
+    let mut along = Shape::new(&vec![1; shape.ndim()]);
+    along.set(axis, shape[axis]);
+    let var = b.shift(v[4], a.float("eps"))?;
+    let rstd = b.unary("rsqrt", var)?;
+    let scale = if a.bool("fix_gamma") { rstd } else { b.mul(rstd, v[1])? };
+    let (mean, scale, beta) = (b.reshape(v[3], &along)?, b.reshape(scale, &along)?, b.reshape(v[2], &along)?);
+    let centered = b.sub(v[0], mean)?;
+    let scaled = b.mul(centered, scale)?;
+    Ok(Some(smallvec![b.add(scaled, beta)?, v[3], rstd]))
 }
 
 /// The statistics stand in outputs 1 and 2; the moving ones are handed on to be updated.

@@ -460,7 +460,7 @@ fn list_ops<'py>(py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         d.set_item("hidden", op.hidden)?;
         d.set_item("random", op.random)?;
         d.set_item("trains", op.trains)?;
-        d.set_item("mutates", &op.mutates)?;
+        d.set_item("states", (0..op.inputs.len()).filter(|i| op.is_state(*i)).collect::<Vec<_>>())?;
         d.set_item("counted", op.input_count.is_some())?;
         d.set_item("variadic", op.variadic)?;
         d.set_item("inputs", op.inputs.iter().map(|i| (i.name, i.doc)).collect::<Vec<_>>())?;

@@ -40,7 +40,7 @@ pub fn data_grad<T: Real>(g: &ConvGeom, dy: &[T], w: &[T], accumulate: bool, dx:
         };
         with_buffer(w.len(), |turned: &mut [T]| {
             flip_weight(g, w, turned);
-            super::forward_real(&flipped, dy, turned, None, accumulate, dx);
+            super::forward_real(&flipped, dy, turned, None, accumulate, dx, super::UNHEARD);
         });
     } else {
         by_columns(g, dy, w, accumulate, dx);

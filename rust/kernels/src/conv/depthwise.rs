@@ -4,6 +4,7 @@
 //! stretches times weights, the data gradient adds multiples of the outputs' gradients to stretches, and a weight's gradient
 //! is the dot product of a stretch with them.
 
+use super::Done;
 use super::geom::ConvGeom;
 use crate::gemm::micro::{DOT_ROWS, Dots, Real};
 use crate::gemm::pack::{Shared, with_buffer};
@@ -29,7 +30,15 @@ fn grain(g: &ConvGeom, taps: usize) -> usize {
 }
 
 /// As [`super::forward::forward`].
-pub fn forward<T: Real>(g: &ConvGeom, x: &[T], w: &[T], bias: Option<&[T]>, accumulate: bool, y: &mut [T]) {
+pub fn forward<T: Real>(
+    g: &ConvGeom,
+    x: &[T],
+    w: &[T],
+    bias: Option<&[T]>,
+    accumulate: bool,
+    y: &mut [T],
+    done: Done,
+) {
     let planes = planes_of(g);
     let taps = planes.taps();
     let (per_channel, places) = (g.group_filters(), g.out_plane());
@@ -52,8 +61,9 @@ pub fn forward<T: Real>(g: &ConvGeom, x: &[T], w: &[T], bias: Option<&[T]>, accu
                     x: &x[image * g.in_plane()..(image + 1) * g.in_plane()],
                     work: (sorted, sums),
                     // SAFETY: the outputs of this channel are this call's alone.
-                    y: unsafe { out.slice(outs) },
+                    y: unsafe { out.slice(outs.clone()) },
                 });
+                done(outs);
             }
         });
     });

@@ -2,6 +2,7 @@
 
 use super::geom::ConvGeom;
 use super::image::{Layout, Patches, SLACK};
+use super::{Done, in_parts};
 use crate::gemm::blocked::{Cut, Output, depth_block, multiply_panels, pack_all};
 use crate::gemm::micro::Real;
 use crate::gemm::pack::{Shared, Strided, with_buffer};
@@ -17,59 +18,33 @@ const FEW_PLACES: usize = 400;
 /// The most panels of places computed together then.
 const MAX_PANELS: usize = 8;
 
-/// `y = conv(x, w) + bias` (`y` is overwritten, or added to).
-pub fn forward<T: Real>(g: &ConvGeom, x: &[T], w: &[T], bias: Option<&[T]>, accumulate: bool, y: &mut [T]) {
+/// `y = conv(x, w) + bias` (`y` is overwritten, or added to); `done` is told of finished parts of `y`.
+pub fn forward<T: Real>(
+    g: &ConvGeom,
+    x: &[T],
+    w: &[T],
+    bias: Option<&[T]>,
+    accumulate: bool,
+    y: &mut [T],
+    done: Done,
+) {
     let kernels = T::kernels();
-    let (depth, filters, places) = (g.depth(), g.group_filters(), g.out_plane());
+    let (depth, places, len) = (g.depth(), g.out_plane(), y.len());
     let step = depth_block::<T>(depth);
-    let a_cut = Cut::rows(filters, kernels);
     let layout = Layout::new(g);
     let taps = layout.taps(g, g.group_channels());
     // Copies of panel width may run past the image only inside a padded copy.
     let padded_len = if layout.is_plain() { 0 } else { g.group_channels() * layout.channel_len + SLACK };
     let out = Shared::of(y);
     with_buffer(w.len(), |packed: &mut [T]| {
-        pack_weight(g, w, step, a_cut, packed);
+        pack_weight(g, w, step, Cut::rows(g.group_filters(), kernels), packed);
         let packed = &*packed;
         if places < FEW_PLACES && g.batch > 1 {
-            return together(g, x, packed, bias, accumulate, out);
+            together(g, x, packed, bias, accumulate, out);
+            // Images of few places are small, and so are the rows that `together` delivers.
+            return in_parts(len, done);
         }
-        // One image of one group, some of its output places.
-        let part = |n: usize, group: usize, image: &[T], blocks: Range<usize>, block: usize| {
-            let cols = Cut::cols(block, kernels);
-            with_buffer(cols.packed_len(step), |b_packed: &mut [T]| {
-                for first in blocks.map(|i| i * block) {
-                    let count = block.min(places - first);
-                    let start = (n * g.filters + group * filters) * places + first;
-                    let begun = if accumulate || bias.is_some() { T::ONE } else { T::ZERO };
-                    if let Some(bias) = bias {
-                        let bias = &bias[group * filters..][..filters];
-                        // SAFETY: these places of this image's filters are this call's alone.
-                        unsafe { begin_with(bias, accumulate, out, start, places, count) };
-                    }
-                    let b_cut = Cut::cols(count, kernels);
-                    for p in (0..depth).step_by(step) {
-                        let steps = p..depth.min(p + step);
-                        if g.is_pointwise() {
-                            let source = Strided { data: image, line_step: 1, depth_step: places };
-                            pack_all(&source, first, b_cut, steps.clone(), false, b_packed);
-                        } else {
-                            let source = Patches { g, layout, taps: &taps, image, image_step: 0 };
-                            pack_all(&source, first, b_cut, steps.clone(), false, b_packed);
-                        }
-                        let a = &packed[group * filters * depth + filters * p..][..filters * steps.len()];
-                        // SAFETY: the start of these places; the product writes `filters` rows of `count`.
-                        let c = Shared::from_ptr(unsafe { out.ptr().add(start) });
-                        let beta = if p == 0 { begun } else { T::ONE };
-                        let target = Output { c, c_step: places, alpha: T::ONE, beta };
-                        // SAFETY: as above; no other task has these places.
-                        unsafe {
-                            multiply_panels(kernels, steps.len(), (a, a_cut), (b_packed, b_cut), target);
-                        }
-                    }
-                }
-            });
-        };
+        let of = Parts { g, layout, taps: &taps, packed, step, bias, accumulate, out, done };
         let (images, lanes) = (g.batch * g.groups, mxrs_lanes::count());
         if images >= 2 * lanes || lanes == 1 {
             let block = places.div_ceil(places.div_ceil(PLACES)).next_multiple_of(kernels.nr);
@@ -78,7 +53,7 @@ pub fn forward<T: Real>(g: &ConvGeom, x: &[T], w: &[T], bias: Option<&[T]>, accu
                     for i in range {
                         let (n, group, image) = image_of(g, x, i);
                         let image = padded_image(g, &layout, image, padded, false);
-                        part(n, group, image, 0..places.div_ceil(block), block);
+                        of.compute(n, group, image, 0..places.div_ceil(block), block);
                     }
                 });
             });
@@ -90,12 +65,67 @@ pub fn forward<T: Real>(g: &ConvGeom, x: &[T], w: &[T], bias: Option<&[T]>, accu
                     let (n, group, image) = image_of(g, x, i);
                     let image = padded_image(g, &layout, image, padded, true);
                     mxrs_lanes::for_each(places.div_ceil(block), 1, |blocks| {
-                        part(n, group, image, blocks, block);
+                        of.compute(n, group, image, blocks, block);
                     });
                 }
             });
         }
     });
+}
+
+/// A forward product, to be computed part by part.
+struct Parts<'a, T> {
+    g: &'a ConvGeom,
+    layout: Layout,
+    taps: &'a [usize],
+    /// The weight in panels, `step` of depth at a time.
+    packed: &'a [T],
+    step: usize,
+    bias: Option<&'a [T]>,
+    accumulate: bool,
+    out: Shared<T>,
+    done: Done<'a>,
+}
+
+impl<T: Real> Parts<'_, T> {
+    /// Some output places of one group of image `n`: the `blocks` of `block` places each.
+    fn compute(&self, n: usize, group: usize, image: &[T], blocks: Range<usize>, block: usize) {
+        let Parts { g, layout, taps, packed, step, bias, accumulate, out, done } = *self;
+        let kernels = T::kernels();
+        let (depth, filters, places) = (g.depth(), g.group_filters(), g.out_plane());
+        let a_cut = Cut::rows(filters, kernels);
+        with_buffer(Cut::cols(block, kernels).packed_len(step), |b_packed: &mut [T]| {
+            for first in blocks.map(|i| i * block) {
+                let count = block.min(places - first);
+                let start = (n * g.filters + group * filters) * places + first;
+                let begun = if accumulate || bias.is_some() { T::ONE } else { T::ZERO };
+                if let Some(bias) = bias {
+                    let bias = &bias[group * filters..][..filters];
+                    // SAFETY: these places of this image's filters are this call's alone.
+                    unsafe { begin_with(bias, accumulate, out, start, places, count) };
+                }
+                let b_cut = Cut::cols(count, kernels);
+                for p in (0..depth).step_by(step) {
+                    let steps = p..depth.min(p + step);
+                    if g.is_pointwise() {
+                        let source = Strided { data: image, line_step: 1, depth_step: places };
+                        pack_all(&source, first, b_cut, steps.clone(), false, b_packed);
+                    } else {
+                        let source = Patches { g, layout, taps, image, image_step: 0 };
+                        pack_all(&source, first, b_cut, steps.clone(), false, b_packed);
+                    }
+                    let a = &packed[group * filters * depth + filters * p..][..filters * steps.len()];
+                    // SAFETY: the start of these places; the product writes `filters` rows of `count`.
+                    let c = Shared::from_ptr(unsafe { out.ptr().add(start) });
+                    let beta = if p == 0 { begun } else { T::ONE };
+                    let target = Output { c, c_step: places, alpha: T::ONE, beta };
+                    // SAFETY: as above; no other task has these places.
+                    unsafe { multiply_panels(kernels, steps.len(), (a, a_cut), (b_packed, b_cut), target) };
+                }
+                (0..filters).map(|f| start + f * places).for_each(|row| done(row..row + count));
+            }
+        });
+    }
 }
 
 /// Image and group of the `i`-th pair of them, and their part of the input.

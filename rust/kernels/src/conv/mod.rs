@@ -17,11 +17,31 @@ pub use geom::{ConvGeom, Window};
 use crate::gemm::micro::Real;
 use crate::gemm::{add_to_rows, widen};
 use mxrs_base::{Elem, f16};
+use std::ops::Range;
+
+/// What is called, from any lane, with each part of an output as soon as it is final and its maker is done with it.
+pub type Done<'a> = &'a (dyn Fn(Range<usize>) + Sync);
+
+/// Nobody who wants to know.
+pub const UNHEARD: Done = &|_| {};
+
+/// Tells `done` of an output that is final as a whole, in parts for the lanes.
+pub fn in_parts(len: usize, done: Done) {
+    mxrs_lanes::for_each(len, 1 << 14, done);
+}
 
 /// An element type with convolutions: f32, f64 and f16.
 pub trait Conv: Elem {
     /// See [`conv_forward`].
-    fn forward(g: &ConvGeom, x: &[Self], w: &[Self], bias: Option<&[Self]>, accumulate: bool, y: &mut [Self]);
+    fn forward(
+        g: &ConvGeom,
+        x: &[Self],
+        w: &[Self],
+        bias: Option<&[Self]>,
+        accumulate: bool,
+        y: &mut [Self],
+        done: Done,
+    );
     /// See [`conv_data_grad`].
     fn data_grad(g: &ConvGeom, dy: &[Self], w: &[Self], accumulate: bool, dx: &mut [Self]);
     /// See [`conv_weight_grad`].
@@ -37,6 +57,7 @@ fn check_len(what: &str, len: usize, wanted: usize) {
 }
 
 /// `y = conv(x, w) + bias`, or added to `y` with `accumulate`. Sizes as in [`ConvGeom`]; the bias has one number per filter.
+/// `done` is told of the finished parts of `y`, each once.
 ///
 /// Panics where a slice's length differs from its geometry: callers have checked shapes.
 pub fn conv_forward<T: Conv>(
@@ -46,6 +67,7 @@ pub fn conv_forward<T: Conv>(
     bias: Option<&[T]>,
     accumulate: bool,
     y: &mut [T],
+    done: Done,
 ) {
     check_len("data", x.len(), g.data_len());
     check_len("weight", w.len(), g.weight_len());
@@ -53,7 +75,7 @@ pub fn conv_forward<T: Conv>(
     if let Some(bias) = bias {
         check_len("bias", bias.len(), g.filters);
     }
-    T::forward(g, x, w, bias, accumulate, y);
+    T::forward(g, x, w, bias, accumulate, y, done);
 }
 
 /// The gradient with respect to the data: `dx` from the output's gradient `dy`; added to `dx` with `accumulate`.
@@ -100,7 +122,7 @@ pub fn deconv_forward<T: Conv>(
 
 /// A deconvolution's gradient with respect to its data: the convolution of the output's gradient.
 pub fn deconv_data_grad<T: Conv>(g: &ConvGeom, dy: &[T], w: &[T], accumulate: bool, dx: &mut [T]) {
-    conv_forward(g, dy, w, None, accumulate, dx);
+    conv_forward(g, dy, w, None, accumulate, dx, UNHEARD);
 }
 
 /// A deconvolution's gradient with respect to its weight.
@@ -115,9 +137,17 @@ pub fn deconv_bias_grad<T: Conv>(g: &ConvGeom, dy: &[T], accumulate: bool, db: &
     T::bias_grad(g.channels, g.in_plane(), dy, accumulate, db);
 }
 
-fn forward_real<T: Real>(g: &ConvGeom, x: &[T], w: &[T], bias: Option<&[T]>, accumulate: bool, y: &mut [T]) {
+fn forward_real<T: Real>(
+    g: &ConvGeom,
+    x: &[T],
+    w: &[T],
+    bias: Option<&[T]>,
+    accumulate: bool,
+    y: &mut [T],
+    done: Done,
+) {
     if depthwise::is_depthwise(g) {
-        depthwise::forward(g, x, w, bias, accumulate, y);
+        depthwise::forward(g, x, w, bias, accumulate, y, done);
     } else if g.depth() == 0 {
         // No channels: the sum over them is 0.
         let plane = g.out_plane();
@@ -125,16 +155,25 @@ fn forward_real<T: Real>(g: &ConvGeom, x: &[T], w: &[T], bias: Option<&[T]>, acc
             let b = bias.map_or(T::ZERO, |b| b[i % g.filters]);
             row.iter_mut().for_each(|v| *v = if accumulate { *v + b } else { b });
         }
+        in_parts(y.len(), done);
     } else {
-        forward::forward(g, x, w, bias, accumulate, y);
+        forward::forward(g, x, w, bias, accumulate, y, done);
     }
 }
 
 macro_rules! conv_real {
     ($($T:ty),*) => {$(
         impl Conv for $T {
-            fn forward(g: &ConvGeom, x: &[$T], w: &[$T], bias: Option<&[$T]>, accumulate: bool, y: &mut [$T]) {
-                forward_real(g, x, w, bias, accumulate, y);
+            fn forward(
+                g: &ConvGeom,
+                x: &[$T],
+                w: &[$T],
+                bias: Option<&[$T]>,
+                accumulate: bool,
+                y: &mut [$T],
+                done: Done,
+            ) {
+                forward_real(g, x, w, bias, accumulate, y, done);
             }
             fn data_grad(g: &ConvGeom, dy: &[$T], w: &[$T], accumulate: bool, dx: &mut [$T]) {
                 if depthwise::is_depthwise(g) && g.stride != [1; 3] {
@@ -169,9 +208,20 @@ fn through_f32(out: &mut [f16], keep: bool, body: impl FnOnce(&mut [f32])) {
 }
 
 impl Conv for f16 {
-    fn forward(g: &ConvGeom, x: &[f16], w: &[f16], bias: Option<&[f16]>, accumulate: bool, y: &mut [f16]) {
+    fn forward(
+        g: &ConvGeom,
+        x: &[f16],
+        w: &[f16],
+        bias: Option<&[f16]>,
+        accumulate: bool,
+        y: &mut [f16],
+        done: Done,
+    ) {
         let bias = bias.map(widen);
-        through_f32(y, accumulate, |y| f32::forward(g, &widen(x), &widen(w), bias.as_deref(), accumulate, y));
+        through_f32(y, accumulate, |y| {
+            f32::forward(g, &widen(x), &widen(w), bias.as_deref(), accumulate, y, UNHEARD);
+        });
+        in_parts(y.len(), done);
     }
     fn data_grad(g: &ConvGeom, dy: &[f16], w: &[f16], accumulate: bool, dx: &mut [f16]) {
         through_f32(dx, accumulate, |dx| f32::data_grad(g, &widen(dy), &widen(w), accumulate, dx));

@@ -66,8 +66,8 @@ fn check<T: Conv>(g: &ConvGeom) {
         let more: Vec<f64> = expected.iter().map(|v| v + 1.0).collect();
         assert_eq!(float(&got), more, "{what} added: {g:?} {}", T::DTYPE);
     };
-    run(&y, "forward", &|add, y| conv_forward(g, &x, &w, None, add, y));
-    run(&with_bias, "forward with bias", &|add, y| conv_forward(g, &x, &w, Some(&bias), add, y));
+    run(&y, "forward", &|add, y| conv_forward(g, &x, &w, None, add, y, UNHEARD));
+    run(&with_bias, "forward with bias", &|add, y| conv_forward(g, &x, &w, Some(&bias), add, y, UNHEARD));
     run(&dx, "data gradient", &|add, dx| conv_data_grad(g, &dy, &w, add, dx));
     run(&dw, "weight gradient", &|add, dw| conv_weight_grad(g, &x, &dy, add, dw));
     run(&db, "bias gradient", &|add, db| conv_bias_grad(g, &dy, add, db));
@@ -203,7 +203,7 @@ fn rounding_does_not_depend_on_the_lanes() {
         mxrs_lanes::set_count(lanes);
         let (mut y, mut dx) = (vec![0f32; g.out_len()], vec![0f32; g.data_len()]);
         let mut dw = vec![0f32; g.weight_len()];
-        conv_forward(&g, &x, &w, None, false, &mut y);
+        conv_forward(&g, &x, &w, None, false, &mut y, UNHEARD);
         conv_data_grad(&g, &dy, &w, false, &mut dx);
         conv_weight_grad(&g, &x, &dy, false, &mut dw);
         (y, dx, dw)

@@ -1,5 +1,6 @@
 //! The blocked product: cuts C into parts for the lanes, packs panels of both operands and runs the tiles.
 
+use super::Done;
 use super::micro::{Kernels, Real, Tile};
 use super::pack::{Shared, Source, with_buffer};
 use std::ops::Range;
@@ -124,6 +125,7 @@ pub unsafe fn multiply_panels<T: Real>(
 }
 
 /// `c = alpha * a b + beta * c` for `m` lines of `a` and `n` lines of `b` over `depth`; C row-major, `c_step` per row.
+/// `done` is told of finished parts of C.
 ///
 /// C is cut into a few large parts and each lane packs what its part needs: panels packed by one core and read by another
 /// cost more in traffic between their caches than packing some of them twice.
@@ -135,13 +137,14 @@ pub unsafe fn multiply<T: Real>(
     a: &impl Source<T>,
     b: &impl Source<T>,
     out: Output<T>,
+    done: Done,
 ) {
     let kernels = T::kernels();
     let work = m.saturating_mul(n).saturating_mul(depth);
     let lanes = mxrs_lanes::count();
     if lanes == 1 || work < MIN_PARALLEL_WORK {
         // SAFETY: by the contract above.
-        return unsafe { multiply_part((0..m, 0..n), depth, a, b, out) };
+        return unsafe { multiply_part((0..m, 0..n), depth, a, b, out, done) };
     }
     // Two parts per lane, so that a late lane is made up for; one where the parts would be small.
     let wanted = if work / (2 * lanes) >= 8 * MIN_PARALLEL_WORK { 2 * lanes } else { lanes };
@@ -157,8 +160,9 @@ pub unsafe fn multiply<T: Real>(
     mxrs_lanes::for_each(m.div_ceil(tall) * across, 1, |parts| {
         for part in parts {
             let (row, col) = (part / across * tall, part % across * wide);
+            let part = (row..m.min(row + tall), col..n.min(col + wide));
             // SAFETY: parts are disjoint and within C.
-            unsafe { multiply_part((row..m.min(row + tall), col..n.min(col + wide)), depth, a, b, out) };
+            unsafe { multiply_part(part, depth, a, b, out, done) };
         }
     });
 }
@@ -173,6 +177,7 @@ unsafe fn multiply_part<T: Real>(
     a: &impl Source<T>,
     b: &impl Source<T>,
     out: Output<T>,
+    done: Done,
 ) {
     let kernels = T::kernels();
     let step = depth_block::<T>(depth);
@@ -195,6 +200,9 @@ unsafe fn multiply_part<T: Real>(
                     // SAFETY: the panels are packed above; the block is this call's alone.
                     unsafe {
                         multiply_panels(kernels, steps.len(), (a_packed, a_cut), (b_packed, b_cut), out);
+                    }
+                    if steps.end == depth {
+                        done(row..row + a_cut.lines, col..col + b_cut.lines);
                     }
                 }
             }

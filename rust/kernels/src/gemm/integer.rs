@@ -2,12 +2,12 @@
 
 use super::blocked::MIN_PARALLEL_WORK;
 use super::pack::Shared;
-use super::{Gemm, Product};
+use super::{Done, Gemm, Product, in_parts};
 
 macro_rules! integer_gemm {
     ($($T:ty),*) => {$(
         impl Gemm for $T {
-            fn gemm(p: &Product, alpha: $T, a: &[$T], b: &[$T], beta: $T, c: &mut [$T]) {
+            fn gemm(p: &Product, alpha: $T, a: &[$T], b: &[$T], beta: $T, c: &mut [$T], done: Done) {
                 let out = Shared::of(c);
                 let grain = MIN_PARALLEL_WORK.div_ceil((p.n * p.k).max(1));
                 mxrs_lanes::for_each(p.m, grain, |rows| {
@@ -29,6 +29,7 @@ macro_rules! integer_gemm {
                         }
                     }
                 });
+                in_parts(p, done);
             }
         }
     )*};

@@ -19,11 +19,16 @@ pub use micro::Real;
 use blocked::Output;
 use mxrs_base::{Elem, f16};
 use pack::{Shared, Strided};
+use std::ops::Range;
+
+/// What is called, from any lane, with the rows and columns of each part of a result as soon as it is final and its maker
+/// is done with it.
+pub type Done<'a> = &'a (dyn Fn(Range<usize>, Range<usize>) + Sync);
 
 /// A type with matrix products.
 pub trait Gemm: Elem {
-    /// See [`gemm`].
-    fn gemm(p: &Product, alpha: Self, a: &[Self], b: &[Self], beta: Self, c: &mut [Self]);
+    /// See [`gemm_then`].
+    fn gemm(p: &Product, alpha: Self, a: &[Self], b: &[Self], beta: Self, c: &mut [Self], done: Done);
 }
 
 /// The sizes of `c (m x n) = op(a) (m x k) * op(b) (k x n)`, all row-major.
@@ -80,8 +85,18 @@ impl Product {
 ///
 /// Panics where a slice is too short for its matrix: callers have checked shapes.
 pub fn gemm<T: Gemm>(product: &Product, alpha: T, a: &[T], b: &[T], beta: T, c: &mut [T]) {
+    gemm_then(product, alpha, a, b, beta, c, &|_, _| {});
+}
+
+/// As [`gemm`], and `done` is told of the finished parts of `c`, each once.
+pub fn gemm_then<T: Gemm>(product: &Product, alpha: T, a: &[T], b: &[T], beta: T, c: &mut [T], done: Done) {
     product.check(a, b, c);
-    T::gemm(product, alpha, a, b, beta, c);
+    T::gemm(product, alpha, a, b, beta, c, done);
+}
+
+/// Tells `done` of a result that is final as a whole, in parts for the lanes.
+fn in_parts(p: &Product, done: Done) {
+    mxrs_lanes::for_each(p.m, (1usize << 14).div_ceil(p.n.max(1)), |rows| done(rows, 0..p.n));
 }
 
 /// `batch` products of one shape; matrix `i` of an operand begins at `i * step` of its (a, b, c) `steps`.
@@ -119,7 +134,7 @@ pub fn batch_gemm<T: Gemm>(
     }
 }
 
-fn gemm_real<T: Real>(p: &Product, alpha: T, a: &[T], b: &[T], beta: T, c: &mut [T]) {
+fn gemm_real<T: Real>(p: &Product, alpha: T, a: &[T], b: &[T], beta: T, c: &mut [T], done: Done) {
     if p.m == 0 || p.n == 0 {
         return;
     }
@@ -129,7 +144,7 @@ fn gemm_real<T: Real>(p: &Product, alpha: T, a: &[T], b: &[T], beta: T, c: &mut 
                 *x = if beta == T::ZERO { T::ZERO } else { beta * *x };
             }
         }
-        return;
+        return in_parts(p, done);
     }
     let (a, b) = (p.a(a), p.b(b));
     let c = Shared::of(c);
@@ -143,16 +158,18 @@ fn gemm_real<T: Real>(p: &Product, alpha: T, a: &[T], b: &[T], beta: T, c: &mut 
             let out = thin::Placed { c, row_step: 1, col_step: p.ldc, alpha, beta };
             thin::multiply((p.n, p.m, p.k), b, a, out);
         } else {
-            blocked::multiply((p.m, p.n, p.k), &a, &b, Output { c, c_step: p.ldc, alpha, beta });
+            let out = Output { c, c_step: p.ldc, alpha, beta };
+            return blocked::multiply((p.m, p.n, p.k), &a, &b, out, done);
         }
     }
+    in_parts(p, done);
 }
 
 macro_rules! real_gemm {
     ($($T:ty),*) => {$(
         impl Gemm for $T {
-            fn gemm(p: &Product, alpha: $T, a: &[$T], b: &[$T], beta: $T, c: &mut [$T]) {
-                gemm_real(p, alpha, a, b, beta, c);
+            fn gemm(p: &Product, alpha: $T, a: &[$T], b: &[$T], beta: $T, c: &mut [$T], done: Done) {
+                gemm_real(p, alpha, a, b, beta, c, done);
             }
         }
     )*};
@@ -160,19 +177,20 @@ macro_rules! real_gemm {
 real_gemm!(f32, f64);
 
 impl Gemm for f16 {
-    fn gemm(p: &Product, alpha: f16, a: &[f16], b: &[f16], beta: f16, c: &mut [f16]) {
+    fn gemm(p: &Product, alpha: f16, a: &[f16], b: &[f16], beta: f16, c: &mut [f16], done: Done) {
         if p.m == 0 || p.n == 0 {
             return;
         }
         let (a, b) = (widen(a), widen(b));
         let mut wide = vec![0f32; p.m * p.n];
-        gemm_real(&Product { ldc: p.n, ..*p }, alpha.to_f32(), &a, &b, 0.0, &mut wide);
+        gemm_real(&Product { ldc: p.n, ..*p }, alpha.to_f32(), &a, &b, 0.0, &mut wide, &|_, _| {});
         let beta = beta.to_f32();
         for (row, sums) in c.chunks_mut(p.ldc.max(1)).zip(wide.chunks_exact(p.n)) {
             for (x, sum) in row.iter_mut().zip(sums) {
                 *x = f16::from_f32(if beta == 0.0 { *sum } else { beta * x.to_f32() + sum });
             }
         }
+        in_parts(p, done);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Fuses chains of formulas: a formula whose result only one other formula reads is computed inside that one, so its
 //! values stay in registers and the first cache instead of going through memory.
 
-use super::mutated;
+use super::{mutated, uses};
 use crate::graph::program::{Instr, Program, ValueId, Work};
 use mxrs_formula::{Formula, Part};
 use smallvec::SmallVec;
@@ -25,20 +25,6 @@ pub fn run(program: &mut Program) {
         program.instrs[n].outs.iter().for_each(|v| producer[*v as usize] = Some(n));
     }
     super::retain(program, &keep);
-}
-
-/// How many calls read a value; outputs count as read by many.
-fn uses(program: &Program) -> Vec<u32> {
-    let mut uses = vec![0; program.specs.len()];
-    for instr in &program.instrs {
-        for (i, v) in instr.ins.iter().enumerate() {
-            if !instr.ins[..i].contains(v) {
-                uses[*v as usize] += 1;
-            }
-        }
-    }
-    program.outputs.iter().for_each(|v| uses[*v as usize] += 2);
-    uses
 }
 
 /// The call with the formulas it reads taken in, and which calls those were; `None` where there is nothing to take.
@@ -112,7 +98,13 @@ fn absorb(
     }
     let work = Work::Fused { formula: Arc::new(base), params };
     Some((
-        Instr { work, ins: ins.into_iter().collect(), outs: instr.outs.clone(), node: instr.node },
+        Instr {
+            work,
+            ins: ins.into_iter().collect(),
+            outs: instr.outs.clone(),
+            node: instr.node,
+            then: None,
+        },
         absorbed,
     ))
 }

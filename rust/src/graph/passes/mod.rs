@@ -2,6 +2,7 @@
 
 mod cse;
 mod dead;
+mod epilogue;
 mod fuse;
 mod recompute;
 
@@ -16,6 +17,7 @@ pub const PASSES: &[Pass] = &[
     ("cse", cse::run),
     ("recompute", recompute::run),
     ("fuse", fuse::run),
+    ("epilogue", epilogue::run),
     ("dead", dead::run),
 ];
 
@@ -36,6 +38,20 @@ fn mutated(program: &Program) -> Vec<bool> {
         instr.mutated().for_each(|v| out[v as usize] = true);
     }
     out
+}
+
+/// How many calls read a value; outputs count as read by many.
+fn uses(program: &Program) -> Vec<u32> {
+    let mut uses = vec![0; program.specs.len()];
+    for instr in &program.instrs {
+        for (i, v) in instr.ins.iter().enumerate() {
+            if !instr.ins[..i].contains(v) {
+                uses[*v as usize] += 1;
+            }
+        }
+    }
+    program.outputs.iter().for_each(|v| uses[*v as usize] += 2);
+    uses
 }
 
 /// Keeps the calls that `keep` says, and the count of forward calls right.

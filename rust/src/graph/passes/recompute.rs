@@ -5,10 +5,10 @@
 //! convolutions are not. `MXNET_BACKWARD_DO_MIRROR=1` asks for it everywhere, the attribute `force_mirroring` of a node
 //! for that node, whatever it costs.
 
-use super::mutated;
 use crate::graph::program::{Instr, Program, ValueId, Work};
 use crate::ops::{Sig, Spec, estimate};
 use smallvec::SmallVec;
+use std::collections::HashSet;
 
 /// Nanoseconds per element of a result up to which it is computed again: a few passes over memory.
 const CHEAP: f64 = 6.0;
@@ -18,24 +18,24 @@ pub fn run(program: &mut Program) {
     if program.forward == program.instrs.len() || !(everywhere || program.mirrored.contains(&true)) {
         return;
     }
-    let mutated = mutated(program);
     let mut producer: Vec<Option<usize>> = vec![None; program.specs.len()];
     for (n, instr) in program.instrs[..program.forward].iter().enumerate() {
         let asked = program.mirrored.get(instr.node as usize).copied().unwrap_or(false);
         let steady = !instr.is_random() && instr.mutated().next().is_none();
-        let inputs = instr.ins.iter().all(|v| !mutated[*v as usize]);
-        if steady && inputs && (asked || everywhere && is_cheap(instr, program)) {
+        if steady && (asked || everywhere && is_cheap(instr, program)) {
             instr.outs.iter().for_each(|v| producer[*v as usize] = Some(n));
         }
     }
     // Outputs are kept for the user anyway.
     program.outputs.iter().for_each(|v| producer[*v as usize] = None);
     let back = program.instrs.split_off(program.forward);
-    let mut again = Again { producer, copy: vec![None; program.specs.len()] };
+    let written = program.instrs.iter().flat_map(Instr::mutated).collect();
+    let mut again = Again { producer, copy: vec![None; program.specs.len()], written };
     for mut instr in back {
         for place in 0..instr.ins.len() {
             instr.ins[place] = again.value(program, instr.ins[place]);
         }
+        again.written.extend(instr.mutated());
         program.instrs.push(instr);
     }
 }
@@ -45,6 +45,8 @@ struct Again {
     producer: Vec<Option<usize>>,
     /// The value made again.
     copy: Vec<Option<ValueId>>,
+    /// States that were written since: what reads them cannot be made again.
+    written: HashSet<ValueId>,
 }
 
 impl Again {
@@ -52,10 +54,15 @@ impl Again {
     fn value(&mut self, program: &mut Program, v: ValueId) -> ValueId {
         let mut stack = vec![v];
         while let Some(&top) = stack.last() {
-            let Some(&Some(n)) = self.producer.get(top as usize).filter(|_| self.of(top).is_none()) else {
+            let known = self.of(top).is_some();
+            let Some(n) = self.producer.get(top as usize).copied().flatten().filter(|_| !known) else {
                 stack.pop();
                 continue;
             };
+            if program.instrs[n].ins.iter().any(|w| self.written.contains(w)) {
+                self.producer[top as usize] = None;
+                continue;
+            }
             let open: Vec<ValueId> = program.instrs[n]
                 .ins
                 .iter()
