@@ -10,10 +10,13 @@ fn main() {
 /// Batch, channels, extent, filters, kernel, stride, pad, groups.
 type Sizes = (usize, usize, usize, usize, usize, usize, usize, usize);
 
-const SIZES: [Sizes; 7] = [
+const SIZES: [Sizes; 10] = [
     (128, 1, 28, 20, 5, 1, 0, 1),
     (128, 20, 12, 50, 5, 1, 0, 1),
     (8, 64, 56, 64, 3, 1, 1, 1),
+    (8, 128, 28, 128, 3, 1, 1, 1),
+    (8, 256, 14, 256, 3, 1, 1, 1),
+    (8, 512, 7, 512, 3, 1, 1, 1),
     (8, 64, 56, 128, 3, 2, 1, 1),
     (8, 256, 14, 512, 1, 1, 0, 1),
     (8, 32, 56, 32, 3, 1, 1, 32),

@@ -11,6 +11,7 @@ mod geom;
 mod image;
 #[cfg(test)]
 mod tests;
+mod winograd;
 
 pub use geom::{ConvGeom, Window};
 
@@ -156,6 +157,8 @@ fn forward_real<T: Real>(
             row.iter_mut().for_each(|v| *v = if accumulate { *v + b } else { b });
         }
         in_parts(y.len(), done);
+    } else if winograd::takes(g) {
+        winograd::forward(g, x, w, bias, accumulate, y, done);
     } else {
         forward::forward(g, x, w, bias, accumulate, y, done);
     }
@@ -185,6 +188,8 @@ macro_rules! conv_real {
             fn weight_grad(g: &ConvGeom, x: &[$T], dy: &[$T], accumulate: bool, dw: &mut [$T]) {
                 if depthwise::is_depthwise(g) {
                     depthwise::weight_grad(g, x, dy, accumulate, dw);
+                } else if winograd::takes(g) {
+                    winograd::weight_grad(g, x, dy, accumulate, dw);
                 } else if !dw.is_empty() {
                     backward::weight_grad(g, x, dy, accumulate, dw);
                 }

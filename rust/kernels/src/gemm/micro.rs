@@ -4,11 +4,11 @@
 use super::vector::*;
 use mxrs_base::Elem;
 use mxrs_simd::Level;
-use std::ops::{Add, AddAssign, Mul};
+use std::ops::{Add, AddAssign, Mul, Sub};
 use std::sync::OnceLock;
 
 /// A floating type with micro-kernels: f32 and f64.
-pub trait Real: Elem + Add<Output = Self> + AddAssign + Mul<Output = Self> {
+pub trait Real: Elem + Add<Output = Self> + Sub<Output = Self> + AddAssign + Mul<Output = Self> {
     const ZERO: Self;
     const ONE: Self;
     /// `a * b + c`, fused where the level has it as one instruction.
