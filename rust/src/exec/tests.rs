@@ -285,6 +285,69 @@ fn a_network_of_layers_is_the_same_as_a_graph() {
     check_graph("layers", vec![loss, dense, conv], &arrays);
 }
 
+/// Convolution, normalization, activation and sum at inference, all behind the kernel; `wide` is the data's shape.
+fn residual_unit(wide: &[usize], more: &[(&str, AttrValue)]) {
+    let (last, filters) = (more.iter().any(|m| m.0 == "layout"), 4usize);
+    let channels = wide[if last { 3 } else { 1 }];
+    let groups = more.iter().find(|m| m.0 == "num_group").map_or(1, |_| channels);
+    let weight = if last { [filters, 3, 3, channels] } else { [filters, channels / groups, 3, 3] };
+    let pair = || AttrValue::Ints([Some(3), Some(3)].into());
+    let pad = AttrValue::Ints([Some(1), Some(1)].into());
+    let mut attrs = vec![("kernel", pair()), ("num_filter", (filters as i64).into()), ("pad", pad)];
+    attrs.extend(more.iter().cloned());
+    let conv = call("Convolution", &attrs, &[variable("x"), variable("w"), variable("b")]);
+    let stats = ["gamma", "beta", "mean", "var"].map(variable);
+    let normal = call(
+        "BatchNorm",
+        &[("fix_gamma", false.into()), ("axis", if last { 3i64 } else { 1i64 }.into())],
+        &[vec![conv], stats.to_vec()].concat(),
+    );
+    let sum = call("elemwise_add", &[], &[normal, variable("r")]);
+    let relu = call("Activation", &[("act_type", AttrValue::Str("relu".into()))], &[sum]);
+    let pooled = call("mean", &[("axis", if last { [1i64, 2] } else { [2, 3] }[..].into())], &[relu.clone()]);
+    let dense =
+        call("FullyConnected", &[("num_hidden", 5i64.into())], &[pooled, variable("fw"), variable("fb")]);
+    let dense = call("tanh", &[], &[dense]);
+    let mut result = wide.to_vec();
+    result[if last { 3 } else { 1 }] = filters;
+    let arrays = [
+        ("x", floats(wide, 0.1)),
+        ("w", floats(&weight, 0.2)),
+        ("b", floats(&[filters], 0.3)),
+        ("gamma", floats(&[filters], 1.1)),
+        ("beta", floats(&[filters], 0.2)),
+        ("mean", floats(&[filters], 0.4)),
+        ("var", floats(&[filters], 1.7)),
+        ("r", floats(&result, 0.6)),
+        ("fw", floats(&[5, filters], 0.4)),
+        ("fb", floats(&[5], 0.5)),
+    ];
+    let symbol = Symbol { heads: vec![dense, relu] };
+    let names: Vec<String> = arrays.iter().map(|(n, _)| n.to_string()).collect();
+    let values: Vec<Array> = arrays.iter().map(|(_, a)| a.clone()).collect();
+    // The statistics are states and have no gradient.
+    compare("unit", symbol.clone(), &names, &values, &[5, 6], true, |a| eagerly(&symbol, &names, a));
+    let (args, aux) = symbol.inputs();
+    let spec = |n: &NodeRef| values[names.iter().position(|m| **m == *n.name).unwrap()].spec().clone();
+    let specs = args.iter().chain(&aux).map(spec).collect();
+    let request = super::Request { specs, train: false, grads: Vec::new(), heads: 2 };
+    let plan = super::Plan::new(&symbol, &request).unwrap();
+    let behind: Vec<&str> =
+        plan.program.instrs.iter().filter(|i| i.then.is_some()).map(|i| i.name()).collect();
+    assert_eq!(behind, ["Convolution", "FullyConnected"], "{}", super::describe(&plan));
+    assert!(!plan.program.instrs.iter().any(|i| i.name() == "BatchNorm"), "{}", super::describe(&plan));
+}
+
+#[test]
+fn layers_at_inference_are_done_behind_the_kernels() {
+    let _random = RANDOM.lock();
+    residual_unit(&[2, 3, 25, 24], &[]);
+    // Images of few places are computed together.
+    residual_unit(&[3, 3, 5, 4], &[]);
+    residual_unit(&[2, 4, 9, 7], &[("num_group", 4i64.into())]);
+    residual_unit(&[2, 6, 5, 3], &[("layout", AttrValue::Str("NHWC".into()))]);
+}
+
 #[test]
 fn a_graph_can_be_differentiated_twice() {
     let _random = RANDOM.lock();

@@ -104,7 +104,8 @@ fn square<T: Real>(taps: &[[T; WIDTH]; 9], mut sink: impl FnMut(usize, &[T; WIDT
         *along = transform::columns([&taps[3 * i], &taps[3 * i + 1], &taps[3 * i + 2]], transform::weight);
     }
     for k in 0..POINTS {
-        let made = transform::columns([&along[0][k], &along[1][k], &along[2][k]], transform::weight);
+        let rows = std::array::from_fn(|i| &along[i][k]);
+        let made = transform::columns::<T, 3, POINTS>(rows, transform::weight);
         made.iter().enumerate().for_each(|(r, made)| sink(r * POINTS + k, made));
     }
 }
