@@ -123,8 +123,11 @@ def gpu(device_id: int = 0) -> Context:
 
 
 def num_gpus() -> int:
-    """How many GPUs this build can use. The GPU backend is not built yet: 0."""
-    return 0
+    """How many GPUs there are.
+
+    Software in the disguise of a GPU (Mesa's lavapipe) counts only with ``MXRS_ALLOW_SOFTWARE_GPU=1``.
+    """
+    return _core.num_gpus()
 
 
 def gpu_memory_info(device_id: int = 0) -> tuple[int, int]:
@@ -133,9 +136,12 @@ def gpu_memory_info(device_id: int = 0) -> tuple[int, int]:
     Raises
     ------
     MXNetError
-        There is no such GPU.
+        There is no such GPU, or its driver does not tell how much memory it has.
     """
-    raise _core.MXNetError(f"gpu_memory_info: there is no gpu({device_id}); {num_gpus()} were found")
+    memory = _core.gpu_memory(device_id)
+    if memory["total"] is None:
+        raise _core.MXNetError(f"gpu_memory_info: the driver of gpu({device_id}) does not tell its memory")
+    return max(0, memory["total"] - memory["used"]), memory["total"]
 
 
 def cpu_memory_info() -> dict[str, int]:

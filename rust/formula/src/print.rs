@@ -1,8 +1,9 @@
 //! Formulas as text: for readers, and as WGSL for the shaders.
 
 use crate::{Formula, Id, Node};
-use mxrs_simd::Unary;
+use mxrs_simd::{Binary, Unary};
 use std::fmt::Write;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 impl Formula {
     /// One line a reader understands: inputs are `x0`, `x1`, ..., parameters have their names.
@@ -52,6 +53,61 @@ impl Formula {
         body
     }
 
+    /// As [`Formula::wgsl`], computed in i32 as the CPU computes integers: sums wrap, a division by zero gives zero.
+    /// `Err` names an instruction that only floating point has.
+    pub fn wgsl_int(&self, inputs: &[&str], params: &[&str]) -> Result<String, &'static str> {
+        let mut body = String::new();
+        let last = self.nodes.len() - 1;
+        for (i, node) in self.nodes.iter().enumerate() {
+            let name = |id: Id| format!("t{id}");
+            let value = match *node {
+                Node::Input(k) => inputs[k as usize].to_string(),
+                Node::Param(k) => params[k as usize].to_string(),
+                // Beyond 32 bits an integer wraps, as on the CPU; toward zero.
+                Node::Const(v) => format!("bitcast<i32>({}u)", v as i64 as i32 as u32),
+                Node::Unary(op, x) => int_unary(op).ok_or(op.name())?.replace("{0}", &name(x)),
+                Node::Binary(op, a, b) => {
+                    int_binary(op).ok_or(op.name())?.replace("{0}", &name(a)).replace("{1}", &name(b))
+                }
+                Node::Select(c, a, b) => format!("select({}, {}, {} != 0)", name(b), name(a), name(c)),
+            };
+            let target = if i == last { "result".to_string() } else { format!("t{i}") };
+            let _ = writeln!(body, "let {target}: i32 = {value};");
+        }
+        Ok(body)
+    }
+
+    /// The functions that [`Formula::wgsl_int`] calls.
+    pub const WGSL_INT_HELPERS: &str = "\
+fn mx_idiv(a: i32, b: i32) -> i32 {
+    if (b == 0) { return 0; }
+    if (b == -1) { return 0 - a; }
+    return a / b;
+}
+fn mx_imod(a: i32, b: i32) -> i32 {
+    if (b == 0 || b == -1) { return 0; }
+    let r = a % b;
+    return select(r, r + b, r != 0 && (r < 0) != (b < 0));
+}
+";
+
+    /// A number that equal formulas share and different ones do not, but for a chance of one in 2^64.
+    pub fn fingerprint(&self) -> u64 {
+        let mut hash = DefaultHasher::new();
+        (self.arity(), self.params().len()).hash(&mut hash);
+        for node in &self.nodes {
+            match *node {
+                Node::Input(i) => (0u8, i).hash(&mut hash),
+                Node::Param(p) => (1u8, p).hash(&mut hash),
+                Node::Const(v) => (2u8, v.to_bits()).hash(&mut hash),
+                Node::Unary(op, a) => (3u8, op, a).hash(&mut hash),
+                Node::Binary(op, a, b) => (4u8, op, a, b).hash(&mut hash),
+                Node::Select(c, a, b) => (5u8, c, a, b).hash(&mut hash),
+            }
+        }
+        hash.finish()
+    }
+
     /// The WGSL functions that [`Formula::wgsl`] calls, for the head of the shader; each once, in an order that WGSL
     /// need not care about.
     pub fn wgsl_helpers(&self) -> String {
@@ -71,6 +127,46 @@ impl Formula {
         }
         templates
     }
+}
+
+/// The i32 spelling of an instruction, or `None` where it means something only to floating point.
+fn int_unary(op: Unary) -> Option<&'static str> {
+    Some(match op {
+        Unary::Neg => "(0 - {0})",
+        Unary::Abs => "abs({0})",
+        Unary::Sign => "sign({0})",
+        Unary::Square => "({0} * {0})",
+        Unary::Recip => "mx_idiv(1, {0})",
+        Unary::Relu => "max({0}, 0)",
+        Unary::Floor | Unary::Ceil | Unary::Round | Unary::Rint | Unary::Trunc => "{0}",
+        Unary::LogicalNot => "select(0, 1, {0} == 0)",
+        // Through the operand, so that every spelling names it.
+        Unary::IsNan | Unary::IsInf => "select(0, 0, {0} == 0)",
+        Unary::IsFinite => "select(1, 1, {0} == 0)",
+        _ => return None,
+    })
+}
+
+fn int_binary(op: Binary) -> Option<&'static str> {
+    Some(match op {
+        Binary::Add => "({0} + {1})",
+        Binary::Sub => "({0} - {1})",
+        Binary::Mul => "({0} * {1})",
+        Binary::Div => "mx_idiv({0}, {1})",
+        Binary::Mod => "mx_imod({0}, {1})",
+        Binary::Max => "max({0}, {1})",
+        Binary::Min => "min({0}, {1})",
+        Binary::Eq => "select(0, 1, {0} == {1})",
+        Binary::Ne => "select(0, 1, {0} != {1})",
+        Binary::Gt => "select(0, 1, {0} > {1})",
+        Binary::Ge => "select(0, 1, {0} >= {1})",
+        Binary::Lt => "select(0, 1, {0} < {1})",
+        Binary::Le => "select(0, 1, {0} <= {1})",
+        Binary::And => "select(0, 1, {0} != 0 && {1} != 0)",
+        Binary::Or => "select(0, 1, {0} != 0 || {1} != 0)",
+        Binary::Xor => "select(0, 1, ({0} != 0) != ({1} != 0))",
+        _ => return None,
+    })
 }
 
 /// Whether parentheses stripped from both ends belonged together.

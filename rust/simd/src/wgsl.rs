@@ -23,8 +23,9 @@ const HELPERS: &[(&str, &str)] = &[
     ),
     (
         "mx_copysign",
+        // Not by joining bits: Mesa 22 loses the exponent where it knows the sign of the second operand.
         "fn mx_copysign(a: f32, b: f32) -> f32 {
-    return bitcast<f32>((bitcast<u32>(a) & 0x7fffffffu) | (bitcast<u32>(b) & 0x80000000u));
+    return select(abs(a), -abs(a), bitcast<u32>(b) >= 0x80000000u);
 }",
     ),
     (

@@ -3,7 +3,7 @@
 use super::node::Link;
 use crate::device::{Context, Storage};
 use crate::engine::{self, Chunk, ChunkRef, Waited};
-use crate::ops::{Spec, View};
+use crate::ops::{GpuView, Spec, View};
 use mxrs_base::{DType, Elem, Error, Result, Shape};
 use std::time::Duration;
 
@@ -30,10 +30,9 @@ impl Array {
         if shape.checked_size()? != values.len() {
             return Err(Error::value(format!("{} values do not fill shape {shape}", values.len())));
         }
-        let array = Array::empty(Spec::new(shape, T::DTYPE), context)?;
-        // SAFETY: the chunk is new, so nobody else touches it, and it holds `values.len()` elements.
-        unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), array.chunk.ptr().cast(), values.len()) };
-        Ok(array)
+        // SAFETY: elements are plain numbers without gaps.
+        let bytes = unsafe { std::slice::from_raw_parts(values.as_ptr().cast::<u8>(), size_of_val(values)) };
+        Array::from_bytes(bytes, Spec::new(shape, T::DTYPE), context)
     }
 
     /// An array of `spec` holding a copy of raw bytes.
@@ -47,8 +46,11 @@ impl Array {
             )));
         }
         let array = Array::empty(spec, context)?;
-        // SAFETY: as in `from_slice`.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), array.chunk.ptr(), bytes.len()) };
+        match array.chunk.buffer() {
+            Some(buffer) => buffer.device().write(buffer, 0, bytes, "copy to the GPU")?,
+            // SAFETY: the chunk is new, so nobody else touches it, and it holds the spec's bytes.
+            None => unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), array.chunk.ptr(), bytes.len()) },
+        }
         Ok(array)
     }
 
@@ -99,11 +101,32 @@ impl Array {
         self.spec.shape.size()
     }
 
-    /// The first element's address. Only an operation that was granted the chunk, or a thread that waited, may use it.
+    /// The first element's address in host memory. Only an operation that was granted the chunk, or a thread that waited, may use it.
     #[inline]
     pub fn ptr(&self) -> *mut u8 {
-        // SAFETY: windows are only made inside their chunk.
-        unsafe { self.chunk.ptr().add(self.offset * self.spec.dtype.size()) }
+        // Windows are only made inside their chunk; memory of a GPU has no address.
+        self.chunk.ptr().wrapping_add(self.offset * self.spec.dtype.size())
+    }
+
+    /// Where the elements are, if that is on a GPU.
+    #[inline]
+    pub fn gpu_view(&self) -> Option<GpuView<'_>> {
+        let buffer = self.chunk.buffer()?;
+        Some(GpuView { buffer, offset: self.offset, spec: &self.spec })
+    }
+
+    /// The array in host memory, waited for: itself, or a copy from its GPU.
+    pub fn to_host(&self) -> Result<Array> {
+        self.wait()?;
+        let Some(view) = self.gpu_view() else { return Ok(self.detach()) };
+        let size = self.dtype().size();
+        let bytes = (self.size() * size) as u64;
+        let host = Array::empty(self.spec.clone(), Context::CPU)?;
+        let device = view.buffer.device();
+        let ticket = device.read(view.buffer, (self.offset * size) as u64, bytes, "copy from the GPU")?;
+        // SAFETY: the chunk is new, so nobody else touches it, and it holds the spec's bytes.
+        ticket.wait_into(unsafe { std::slice::from_raw_parts_mut(host.ptr(), bytes as usize) })?;
+        Ok(host)
     }
 
     #[inline]
@@ -154,12 +177,17 @@ impl Array {
 
     /// Waits until the value is there.
     pub fn wait(&self) -> Result<()> {
-        engine::wait_read(&self.chunk, None).map(|_| ())
+        engine::wait_read(&self.chunk, None)?;
+        self.chunk.buffer().map_or(Ok(()), |buffer| buffer.device().wait())
     }
 
     /// Like [`Array::wait`], for at most `limit`.
     pub fn wait_for(&self, limit: Duration) -> Result<Waited> {
-        engine::wait_read(&self.chunk, Some(limit))
+        let waited = engine::wait_read(&self.chunk, Some(limit))?;
+        if let (Waited::Done, Some(buffer)) = (waited, self.chunk.buffer()) {
+            buffer.device().wait()?;
+        }
+        Ok(waited)
     }
 
     /// The elements, after waiting.
@@ -167,9 +195,9 @@ impl Array {
         if self.dtype() != T::DTYPE {
             return Err(Error::typ(format!("an array of {} was read as {}", self.dtype(), T::DTYPE)));
         }
-        self.wait()?;
+        let host = self.to_host()?;
         // SAFETY: waited for; the window lies in the chunk and holds initialised elements of this type.
-        Ok(unsafe { std::slice::from_raw_parts(self.ptr().cast::<T>(), self.size()) }.to_vec())
+        Ok(unsafe { std::slice::from_raw_parts(host.ptr().cast::<T>(), self.size()) }.to_vec())
     }
 }
 

@@ -5,6 +5,7 @@ use super::handle::Array;
 use super::mode::{is_recording, is_training};
 use super::node::{Link, Node, NodeState, OpNode, Slot};
 use super::rng;
+use super::transfer::{run_on_gpu, transfer};
 use crate::device::Context;
 use crate::engine::{self, ChunkRef};
 use crate::ops::{self, Attrs, Body, Ctx, Gradient, OpRef, RngPos, Sig, Spec, View};
@@ -192,6 +193,9 @@ fn execute(
         false => RngPos::default(),
     };
     let train = is_training();
+    if ins.iter().copied().chain(outs).any(|a| !a.context().is_host()) {
+        return execute_on_gpu(op, attrs, ins, outs, (train, rng), context);
+    }
     let reads: SmallVec<[&ChunkRef; 4]> = ins.iter().map(|a| a.chunk()).collect();
     let mut writes: SmallVec<[&ChunkRef; 4]> = outs.iter().map(|a| a.chunk()).collect();
     writes.extend(op.mutates.iter().filter_map(|i| ins.get(*i)).map(|a| a.chunk()));
@@ -217,6 +221,27 @@ fn execute(
         })
     };
     engine::run(&reads, &writes, small, 0, now, later)
+}
+
+/// The part of [`execute`] for calls of which some array is on a GPU.
+#[cold]
+fn execute_on_gpu(
+    op: OpRef,
+    attrs: &Attrs,
+    ins: &[&Array],
+    outs: &Arrays,
+    state: (bool, RngPos),
+    context: Context,
+) -> Result<()> {
+    match ins.iter().copied().chain(outs).find(|a| a.context() != context) {
+        None => run_on_gpu(op, attrs, ins, outs, state, context),
+        Some(_) if op.name == "_copyto" => transfer(ins[0], &outs[0]),
+        Some(other) => Err(Error::op(format!(
+            "{}: all arrays must be on one device; given were {context} and {}; as_in_context moves an array",
+            op.name,
+            other.context()
+        ))),
+    }
 }
 
 /// Runs the body, with a note for the profiler.

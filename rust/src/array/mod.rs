@@ -10,6 +10,7 @@ mod invoke;
 mod mode;
 mod node;
 mod rng;
+mod transfer;
 
 pub use eager::EagerBuild;
 pub use handle::Array;

@@ -1,9 +1,11 @@
 //! What a device is: a context that names it and the storage that lives on it.
 //!
-//! Only host memory exists today; the GPU joins as a second kind of [`Storage`] and a second arm of each match here.
+//! Host memory is addressed directly; memory of a GPU is a buffer that only its device reads and writes.
 
 use crate::memory::Block;
 use mxrs_base::{Error, Result};
+pub use mxrs_gpu::{Buffer, Device};
+use parking_lot::Mutex;
 use std::fmt;
 
 /// The kinds of device, numbered as in MXNet's files and `device_typeid`.
@@ -76,12 +78,38 @@ impl fmt::Display for Context {
     }
 }
 
+/// Devices that were used, by their number.
+static USED: Mutex<Vec<(i32, Device)>> = Mutex::new(Vec::new());
+
+/// The device of a GPU context.
+pub fn gpu(context: Context) -> Result<Device> {
+    if let Some((_, device)) = USED.lock().iter().find(|(id, device)| *id == context.id && !device.is_lost())
+    {
+        return Ok(device.clone());
+    }
+    let i = usize::try_from(context.id)
+        .map_err(|_| Error::value(format!("{context} is not a device; they are counted from 0")))?;
+    let device = Device::get(i)?;
+    let mut used = USED.lock();
+    used.retain(|(id, _)| *id != context.id);
+    used.push((context.id, device.clone()));
+    Ok(device)
+}
+
+/// Waits for all that was sent to GPUs; the first error that nobody has seen.
+pub fn wait_gpus() -> Result<()> {
+    let used: Vec<Device> = USED.lock().iter().map(|(_, device)| device.clone()).collect();
+    used.iter().map(Device::wait).fold(Ok(()), Result::and)
+}
+
 /// The memory behind an array.
 pub enum Storage {
     /// From the pool.
     Pooled(Block),
     /// Somebody else's memory (a NumPy array, a DLPack tensor), kept alive by `owner`.
     Foreign { ptr: *mut u8, owner: Box<dyn Send + Sync> },
+    /// On a GPU.
+    Gpu(Buffer),
 }
 
 // SAFETY: the pointer of `Foreign` stays valid while `owner` lives, and access to it is ordered by the engine.
@@ -92,19 +120,29 @@ unsafe impl Sync for Storage {}
 impl Storage {
     /// `bytes` of undefined content on `context`.
     pub fn new(bytes: usize, context: Context) -> Result<Storage> {
-        if !context.is_host() {
-            return Err(Error::op(format!(
-                "{context} was asked for, but this build of mxrs has no GPU backend yet; use cpu()"
-            )));
+        match context.is_host() {
+            true => Block::new(bytes).map(Storage::Pooled),
+            // A buffer has at least a word, so that an empty array has a place, too.
+            false => gpu(context)?.alloc(bytes.max(4) as u64).map(Storage::Gpu),
         }
-        Block::new(bytes).map(Storage::Pooled)
     }
 
+    /// The address of host memory; null for memory of a GPU.
     #[inline]
     pub fn host_ptr(&self) -> *mut u8 {
         match self {
             Storage::Pooled(block) => block.as_ptr(),
             Storage::Foreign { ptr, .. } => *ptr,
+            Storage::Gpu(_) => std::ptr::null_mut(),
+        }
+    }
+
+    /// The buffer of memory on a GPU.
+    #[inline]
+    pub fn buffer(&self) -> Option<&Buffer> {
+        match self {
+            Storage::Gpu(buffer) => Some(buffer),
+            _ => None,
         }
     }
 }

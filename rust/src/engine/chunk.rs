@@ -1,7 +1,7 @@
 //! Memory with a queue of readers and writers.
 
 use super::queue::Task;
-use crate::device::{Context, Storage};
+use crate::device::{Buffer, Context, Storage};
 use mxrs_base::{Error, Result};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -87,6 +87,11 @@ impl Chunk {
     #[inline]
     pub fn ptr(&self) -> *mut u8 {
         self.storage.host_ptr()
+    }
+    /// Where the memory is, if that is on a GPU.
+    #[inline]
+    pub fn buffer(&self) -> Option<&Buffer> {
+        self.storage.buffer()
     }
     #[inline]
     pub fn context(&self) -> Context {

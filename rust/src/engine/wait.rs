@@ -107,7 +107,7 @@ pub fn wait_all(limit: Option<Duration>) -> Result<Waited> {
     let errors = std::mem::take(&mut *shared().errors.lock());
     match errors.iter().find(|e| !e.seen.load(Relaxed)) {
         Some(parked) => Err(parked.surface()),
-        None => Ok(Waited::Done),
+        None => crate::device::wait_gpus().map(|()| Waited::Done),
     }
 }
 

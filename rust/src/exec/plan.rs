@@ -5,14 +5,16 @@
 
 use super::memory::Arena;
 use crate::array::{Array, GradReq};
-use crate::device::Context;
+use crate::device::{Context, Device};
 use crate::graph::{
     self, Instr, Known, Lowered, NodeKey, NodeRef, Program, Symbol, ValueId, Wanted, Work, passes,
 };
-use crate::ops::{self, Attrs, Ctx, OpRef, RngPos, Spec, View, registry};
-use mxrs_base::{Result, Shape};
+use crate::ops::{self, Attrs, Ctx, GpuCtx, GpuView, OpRef, RngPos, Spec, View, registry};
+use mxrs_base::{Result, Shape, dispatch};
+use parking_lot::Mutex;
 use smallvec::SmallVec;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// Where a value is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,6 +86,8 @@ pub struct Plan {
     /// Variables that the backward phase reads.
     pub reads_back: Vec<usize>,
     pub consts: Vec<Array>,
+    /// The constants again, on each GPU that ran the plan.
+    placed: Mutex<Vec<(Context, Arc<Vec<Array>>)>>,
     pub train: bool,
     /// Estimated nanoseconds of the forward and of the backward phase.
     pub cost: [f64; 2],
@@ -117,6 +121,19 @@ impl Plan {
 
     pub fn spec(&self, value: ValueId) -> &Spec {
         &self.program.specs[value as usize]
+    }
+
+    /// The constants as arrays of `context`.
+    pub fn consts_on(&self, context: Context) -> Result<Arc<Vec<Array>>> {
+        let place = if context.is_host() { Context::CPU } else { context };
+        let mut placed = self.placed.lock();
+        if let Some((_, consts)) = placed.iter().find(|(c, _)| *c == place) {
+            return Ok(consts.clone());
+        }
+        let copy = |a: &Array| dispatch!(a.dtype(), T => Array::from_slice(&a.to_vec::<T>()?, a.shape().clone(), place));
+        let consts = Arc::new(self.consts.iter().map(copy).collect::<Result<Vec<Array>>>()?);
+        placed.push((place, consts.clone()));
+        Ok(consts)
     }
 
     /// The name of the node that a call comes from.
@@ -451,6 +468,7 @@ impl Placer {
             head_used,
             mutates,
             reads_back,
+            placed: Mutex::new(vec![(Context::CPU, Arc::new(self.consts.clone()))]),
             consts: self.consts,
             train: self.train,
             cost,
@@ -490,6 +508,36 @@ pub fn call(instr: &Instr, ins: &[View], outs: &[View], train: bool, rng: RngPos
             Ok(())
         }
     }
+}
+
+/// Sends one call to a GPU.
+pub fn call_on_gpu(
+    instr: &Instr,
+    ins: &[GpuView],
+    outs: &[GpuView],
+    (train, rng): (bool, RngPos),
+    device: &Device,
+) -> Result<()> {
+    match &instr.work {
+        Work::Op { op, attrs } => {
+            let own = instr.then.as_ref().map_or(ins.len(), |then| ins.len() + 1 - then.formula.arity());
+            ops::run_gpu(&GpuCtx { op, attrs, ins: &ins[..own], outs, train, rng, device })?;
+            let Some(then) = &instr.then else { return Ok(()) };
+            let mut views: SmallVec<[GpuView; 4]> = ins[own..].into();
+            views.insert(then.at, outs[0]);
+            ops::run_formula_gpu(device, &then.formula, &then.params, &views, &outs[0], op.name)
+        }
+        Work::Fused { formula, params } => {
+            ops::run_formula_gpu(device, formula, params, ins, &outs[0], "fused")
+        }
+    }
+}
+
+/// Sends an operator without attributes to a GPU.
+pub fn simple_on_gpu(name: &str, ins: &[GpuView], outs: &[GpuView], device: &Device) -> Result<()> {
+    let op: OpRef = registry::expect(name);
+    let attrs = Attrs::new(op, &[])?;
+    ops::run_gpu(&GpuCtx { op, attrs: &attrs, ins, outs, train: false, rng: RngPos::default(), device })
 }
 
 /// Runs an operator without attributes on memory.

@@ -1,10 +1,10 @@
 //! Runs of a plan: one engine operation for the forward phase and one for the backward phase.
 
-use super::plan::{Place, Plan, Step, call, simple};
+use super::plan::{Place, Plan, Step, call, call_on_gpu, simple, simple_on_gpu};
 use crate::array::{Array, next_rng};
 use crate::device::Context;
 use crate::engine::{self, ChunkRef};
-use crate::ops::{RngPos, Spec, View};
+use crate::ops::{GpuView, RngPos, Spec, View};
 use mxrs_base::{DType, Error, Result, Shape};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
@@ -21,6 +21,7 @@ pub struct Run {
     inputs: Vec<Array>,
     outputs: Vec<Array>,
     arena: Array,
+    consts: Arc<Vec<Array>>,
     rng: Arc<HashMap<u32, RngPos>>,
     /// The contents of the inputs that the backward phase reads, as the forward phase saw them.
     versions: Vec<(usize, u64)>,
@@ -36,6 +37,8 @@ struct Bound {
     heads: Vec<Option<Array>>,
     grads: Vec<Option<Array>>,
     arena: Array,
+    /// The plan's constants, where the run is.
+    consts: Arc<Vec<Array>>,
     rng: Arc<HashMap<u32, RngPos>>,
 }
 
@@ -52,11 +55,13 @@ impl Run {
             plan.draws.iter().map(|(n, count)| (*n, next_rng(context, *count))).collect();
         let inputs: Vec<Array> = inputs.iter().map(Array::detach).collect();
         let outputs: Vec<Array> = outputs.iter().map(Array::detach).collect();
+        let consts = plan.consts_on(context)?;
         let mut run = Run {
             plan,
             inputs,
             outputs,
             arena,
+            consts,
             rng: Arc::new(rng),
             versions: Vec::new(),
             spent: Mutex::new(false),
@@ -107,6 +112,7 @@ impl Run {
             heads: heads.iter().map(|a| a.as_ref().map(Array::detach)).collect(),
             grads: grads.iter().map(|a| a.as_ref().map(Array::detach)).collect(),
             arena: self.arena.clone(),
+            consts: self.consts.clone(),
             rng: self.rng.clone(),
         };
         let mut reads: Vec<&ChunkRef> = bound.inputs.iter().map(Array::chunk).collect();
@@ -125,7 +131,8 @@ impl Run {
         if phase == 1 {
             reads.push(bound.arena.chunk());
         }
-        let small = plan.cost[phase] < INLINE_BELOW;
+        // A GPU's commands are only sent here, which is soon done.
+        let small = plan.cost[phase] < INLINE_BELOW || !bound.arena.context().is_host();
         let now = || bound.run(range.clone());
         let later = || -> Box<dyn FnOnce() -> Result<()> + Send> {
             let bound = bound.clone_for_worker();
@@ -151,31 +158,86 @@ impl Bound {
             heads: self.heads.clone(),
             grads: self.grads.clone(),
             arena: self.arena.clone(),
+            consts: self.consts.clone(),
             rng: self.rng.clone(),
         }
     }
 
-    fn ptr(&self, place: Place) -> Result<*mut u8> {
+    /// The array that holds a place, and where in it the place begins, in bytes.
+    fn array(&self, place: Place) -> Result<(&Array, usize)> {
         let lost = |what: &str| Error::op(format!("internal error in a plan: {what}"));
-        let given = |list: &[Option<Array>], i: u32, what: &str| {
-            list.get(i as usize).and_then(Option::as_ref).map(Array::ptr).ok_or_else(|| lost(what))
-        };
         Ok(match place {
-            Place::Input(i) => self.inputs[i as usize].ptr(),
-            Place::Output(i) => self.outputs[i as usize].ptr(),
-            Place::Head(i) => given(&self.heads, i, "a head gradient is missing")?,
-            Place::Grad(i) => given(&self.grads, i, "a gradient array is missing")?,
-            Place::Const(i) => self.plan.consts[i as usize].ptr(),
-            Place::Arena(start) => self.arena.ptr().wrapping_add(start),
+            Place::Input(i) => (&self.inputs[i as usize], 0),
+            Place::Output(i) => (&self.outputs[i as usize], 0),
+            Place::Const(i) => (&self.consts[i as usize], 0),
+            Place::Arena(start) => (&self.arena, start),
+            Place::Head(i) => match self.heads.get(i as usize) {
+                Some(Some(array)) => (array, 0),
+                _ => return Err(lost("a head gradient is missing")),
+            },
+            Place::Grad(i) => match self.grads.get(i as usize) {
+                Some(Some(array)) => (array, 0),
+                _ => return Err(lost("a gradient array is missing")),
+            },
             Place::Nowhere => return Err(lost("a value has no place")),
         })
     }
 
     fn view(&self, place: Place, value: u32) -> Result<View<'_>> {
-        Ok(View { ptr: self.ptr(place)?, spec: self.plan.spec(value) })
+        let (array, start) = self.array(place)?;
+        Ok(View { ptr: array.ptr().wrapping_add(start), spec: self.plan.spec(value) })
+    }
+
+    fn gpu_view(&self, place: Place, value: u32) -> Result<GpuView<'_>> {
+        let (array, start) = self.array(place)?;
+        let view =
+            array.gpu_view().ok_or_else(|| Error::op("a graph on a GPU was given an array elsewhere"))?;
+        let spec = self.plan.spec(value);
+        let bytes = view.offset * view.spec.dtype.size() + start;
+        Ok(GpuView { buffer: view.buffer, offset: bytes / spec.dtype.size(), spec })
+    }
+
+    /// Sends the commands of `range` to the device.
+    fn send(&self, range: Range<usize>) -> Result<()> {
+        let plan = &*self.plan;
+        let device = crate::device::gpu(self.arena.context())?;
+        let views = |places: &[Place], values: &[u32]| {
+            places
+                .iter()
+                .zip(values)
+                .map(|(p, v)| self.gpu_view(*p, *v))
+                .collect::<Result<SmallVec<[GpuView; 4]>>>()
+        };
+        for step in &plan.steps[range] {
+            match step {
+                Step::Call { instr: n, ins, outs } => {
+                    let instr = &plan.program.instrs[*n as usize];
+                    let (ins, outs) = (views(ins, &instr.ins)?, views(outs, &instr.outs)?);
+                    let rng = self.rng.get(n).copied().unwrap_or_default();
+                    call_on_gpu(instr, &ins, &outs, (plan.train, rng), &device)
+                        .map_err(|e| e.within(&format!("node {}", plan.node(instr))))?;
+                }
+                Step::Copy { value, from, to } => {
+                    let (from, to) = (self.gpu_view(*from, *value)?, self.gpu_view(*to, *value)?);
+                    simple_on_gpu("_copyto", &[from], &[to], &device)?;
+                }
+                Step::Add { value, from, to } => {
+                    let (from, sum) = (self.gpu_view(*from, *value)?, self.gpu_view(*to, *value)?);
+                    simple_on_gpu("elemwise_add", &[sum, from], &[sum], &device)?;
+                }
+                Step::Zero { value, to } => {
+                    let out = self.gpu_view(*to, *value)?;
+                    simple_on_gpu("zeros_like", &[out], &[out], &device)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     fn run(&self, range: Range<usize>) -> Result<()> {
+        if !self.arena.context().is_host() {
+            return self.send(range);
+        }
         let plan = &*self.plan;
         for step in &plan.steps[range] {
             match step {

@@ -1,8 +1,11 @@
 //! What every other family and the core lean on: casting, constants, windows, and undoing a broadcast.
 
 use super::registry::Registry;
-use super::{OpBuilder, Sig, Spec, Specs, draw, dtype, empty, float, int, ints, string};
+use super::{GpuCtx, OpBuilder, Sig, Spec, Specs, draw, dtype, empty, float, int, ints, string};
+use crate::shaders::copy::{launch_cast, launch_fill};
+use crate::shaders::reduce::{Reduction, launch_reduce};
 use mxrs_base::{DType, Result, dispatch};
+use mxrs_kernels::copy::View;
 
 pub fn register(r: &mut Registry) {
     cast(r);
@@ -37,6 +40,7 @@ fn cast_body(op: &mut OpBuilder) -> &mut OpBuilder {
             mxrs_simd::cast_bytes(c.x_bytes(0), c.dtype(0), c.y_bytes(0), c.out_dtype(0));
             Ok(())
         })
+        .gpu(|c| launch_cast(c.device, c.shape(0).size(), c.x(0), c.y(0), c.op.name))
         .keeps(&[], &[])
         .grad(|b, g| {
             let Some(head) = g.heads[0] else { return Ok(g.none()) };
@@ -63,6 +67,7 @@ fn constants(r: &mut Registry) {
             let value = c.attrs.float("value");
             fill(c, value)
         })
+        .gpu(|c| fill_on_gpu(c, c.attrs.float("value")))
         .zero_grad()
         .sample(&[], &[("shape", [2, 3].into()), ("value", 2.5.into())]);
     r.op("_empty", "An array whose content is not defined.")
@@ -73,6 +78,7 @@ fn constants(r: &mut Registry) {
         ])
         .infer(created)
         .kernel(|_| Ok(()))
+        .gpu(|_| Ok(()))
         .zero_grad()
         .hidden()
         .sample(&[], &[("shape", [2, 3].into())]);
@@ -93,11 +99,8 @@ fn window(r: &mut Registry) {
             }
             s.shaped(shape)
         })
-        .kernel(|c| {
-            let from = c.attrs.size("skip") * c.dtype(0).size();
-            let out = c.y_bytes(0);
-            out.copy_from_slice(&c.x_bytes(0)[from..from + out.len()]);
-            Ok(())
+        .moves(|c| {
+            c.gather(&View::of(&[c.shape(0).size()]).slice(0, c.attrs.size("skip"), 1, c.out_shape(0).size()))
         })
         .keeps(&[], &[])
         .grad(|b, g| {
@@ -121,16 +124,12 @@ fn window_back(r: &mut Registry) {
         .param(int("skip", "elements before the window").or(0).at_least(0.0))
         .param(ints("shape", "extents of the result"))
         .infer(|s| s.shaped(s.attrs.shape("shape")?))
-        .kernel(|c| {
-            let from = c.attrs.size("skip") * c.dtype(0).size();
-            let (x, out) = (c.x_bytes(0), c.y_bytes(0));
-            if from + x.len() > out.len() {
+        .moves(|c| {
+            let (skip, count, all) = (c.attrs.size("skip"), c.shape(0).size(), c.out_shape(0).size());
+            if skip.checked_add(count).is_none_or(|end| end > all) {
                 return Err(c.fail("the window leaves the result"));
             }
-            out[..from].fill(0);
-            out[from..from + x.len()].copy_from_slice(x);
-            out[from + x.len()..].fill(0);
-            Ok(())
+            c.place(&View::of(&[all]).slice(0, skip, 1, count))
         })
         .keeps(&[], &[])
         .grad(|b, g| {
@@ -187,6 +186,14 @@ fn sum_to(r: &mut Registry) {
             dispatch!(c.dtype(0), T => mxrs_kernels::reduce::sum_to(c.x::<T>(0), from, to, c.y::<T>(0)));
             Ok(())
         })
+        .gpu(|c| {
+            let (from, to) = (c.shape(0), c.out_shape(0));
+            let lead = from.ndim() - to.ndim();
+            let summed = |d: &usize| *d < lead || to[*d - lead] == 1 && from[*d] != 1;
+            let axes: Vec<usize> = (0..from.ndim()).filter(summed).collect();
+            let strides = c.rows(0);
+            launch_reduce(c.device, Reduction::Sum, from, &axes, c.x(0).strided(&strides), c.y(0), c.op.name)
+        })
         .keeps(&[], &[])
         .grad(|b, g| {
             let Some(head) = g.heads[0] else { return Ok(g.none()) };
@@ -214,6 +221,7 @@ fn constant(
         .alias(alias)
         .infer(created)
         .kernel(move |c| fill(c, value))
+        .gpu(move |c| fill_on_gpu(c, value))
         .zero_grad()
         .sample(&[], &[("shape", [2, 3].into())]);
 }
@@ -222,6 +230,10 @@ fn constant(
 fn created(s: &Sig) -> Result<Specs> {
     let spec = Spec::new(s.attrs.shape("shape")?, s.attrs.dtype("dtype"));
     Ok(smallvec::smallvec![spec])
+}
+
+fn fill_on_gpu(c: &GpuCtx, value: f64) -> Result<()> {
+    launch_fill(c.device, &[c.out_shape(0).size()], value, c.y(0).strided(&[1]), c.op.name)
 }
 
 fn fill(c: &super::Ctx, value: f64) -> Result<()> {

@@ -6,8 +6,10 @@
 
 use super::linalg::{fill, wanted};
 use super::registry::Registry;
-use super::{Attrs, Build, GradArgs, Grads, Param, Sig, Value};
+use super::{Attrs, Build, GpuCtx, GradArgs, Grads, Param, Sig, Value};
 use super::{choice, draw, empty, flag, int, ints};
+use crate::shaders::conv::{launch_conv, launch_conv_data, launch_conv_weight};
+use crate::shaders::matmul::{Bias, Epilogue};
 use mxrs_base::{AttrValue, Error, ErrorKind, Result, Shape, dispatch_float};
 use mxrs_kernels::conv::{
     Conv, ConvGeom, Done, UNHEARD, Window, conv_data_grad, conv_forward, conv_weight_grad, deconv_forward,
@@ -294,6 +296,12 @@ fn convolution(r: &mut Registry) {
                 Ok(())
             }, else c.bad_dtype(c.dtype(0)))
         })
+        .gpu(|c| {
+            let g = geometry(c.attrs, c.shape(0), c.attrs.size("num_filter"))?;
+            let bias = if c.ins.len() > 2 { Bias::Rows(c.x(2)) } else { Bias::None };
+            first_only(c)?;
+            launch_conv(c.device, &g, c.x(0), c.x(1), c.y(0), &Epilogue { bias, ..Epilogue::NONE }, c.op.name)
+        })
         .cost(|s, _| geometry(s.attrs, s.shape(0), s.attrs.size("num_filter")).map_or(0.0, |g| cost(&g)))
         .finishes()
         .keeps(&[0, 1], &[])
@@ -318,6 +326,18 @@ fn convolution(r: &mut Registry) {
                 ("layout", "NWC".into()),
             ],
         );
+}
+
+/// Refuses channels last, which the GPU's kernels do not read yet.
+fn first_only(c: &GpuCtx) -> Result<()> {
+    match channels_last(c.attrs) {
+        false => Ok(()),
+        true => Err(Error::not_implemented(format!(
+            "{}: layout {} is not built for GPUs yet; NCW, NCHW and NCDHW are allowed",
+            c.op.name,
+            c.attrs.str("layout")
+        ))),
+    }
 }
 
 /// The spatial extents among three, for an array of batch, channel and space.
@@ -434,6 +454,12 @@ fn deconvolution(r: &mut Registry) {
                 Ok(())
             }, else c.bad_dtype(c.dtype(0)))
         })
+        .gpu(|c| {
+            let g = deconv_geometry(c.attrs, c.shape(0))?;
+            let bias = if c.ins.len() > 2 { Bias::Rows(c.x(2)) } else { Bias::None };
+            first_only(c)?;
+            launch_conv_data(c.device, &g, c.x(0), c.x(1), c.y(0), &Epilogue { bias, ..Epilogue::NONE }, c.op.name)
+        })
         .cost(|s, _| deconv_geometry(s.attrs, s.shape(0)).map_or(0.0, |g| cost(&g)))
         .keeps(&[0, 1], &[])
         .grad(|b, g| {
@@ -495,6 +521,11 @@ fn data_gradient(r: &mut Registry) {
                 Ok(())
             }, else c.bad_dtype(c.dtype(0)))
         })
+        .gpu(|c| {
+            let g = geometry(c.attrs, c.out_shape(0), c.attrs.size("num_filter"))?;
+            first_only(c)?;
+            launch_conv_data(c.device, &g, c.x(0), c.x(1), c.y(0), &Epilogue::NONE, c.op.name)
+        })
         .cost(|s, outs| {
             geometry(s.attrs, &outs[0].shape, s.attrs.size("num_filter")).map_or(0.0, |g| cost(&g))
         })
@@ -535,6 +566,11 @@ fn weight_gradient(r: &mut Registry) {
                 into_layout(a, c.y::<T>(0), c.out_shape(0), |dw| conv_weight_grad(&g, &x, &head, false, dw));
                 Ok(())
             }, else c.bad_dtype(c.dtype(0)))
+        })
+        .gpu(|c| {
+            let g = geometry(c.attrs, c.shape(0), c.attrs.size("num_filter"))?;
+            first_only(c)?;
+            launch_conv_weight(c.device, &g, c.x(0), c.x(1), c.y(0), 0.0, c.op.name)
         })
         .cost(|s, _| geometry(s.attrs, s.shape(0), s.attrs.size("num_filter")).map_or(0.0, |g| cost(&g)))
         .keeps(&[0, 1], &[])

@@ -20,6 +20,7 @@ type InferFn = Box<dyn Fn(&Sig) -> Result<Specs> + Send + Sync>;
 type ComposeFn = Box<dyn Fn(&mut dyn Build, &Attrs, &[super::Value]) -> Result<Values> + Send + Sync>;
 type InferenceFn =
     Box<dyn Fn(&mut dyn Build, &Attrs, &[super::Value]) -> Result<Option<Values>> + Send + Sync>;
+type GpuFn = Box<dyn Fn(&super::GpuCtx) -> Result<()> + Send + Sync>;
 type KernelFn = Box<dyn Fn(&Ctx) -> Result<()> + Send + Sync>;
 type GradFn = Box<dyn Fn(&mut dyn Build, &GradArgs) -> Result<Grads> + Send + Sync>;
 type CostFn = Box<dyn Fn(&Sig, &[Spec]) -> f64 + Send + Sync>;
@@ -161,6 +162,8 @@ pub struct OpDef {
     /// Fills in unknown input shapes (weights) from known ones.
     pub complete: Option<CompleteFn>,
     pub body: Body,
+    /// What a kernel launches on a GPU.
+    pub gpu: Option<GpuFn>,
     pub gradient: Gradient,
     pub keeps: Keeps,
     /// The same result out of differentiable operators; used where the result is differentiated again.
@@ -316,6 +319,7 @@ impl OpBuilder {
             body: Body::Kernel(Box::new(|c| {
                 Err(mxrs_base::Error::not_implemented(format!("operator {} has no body", c.op.name)))
             })),
+            gpu: None,
             gradient: Gradient::Refused,
             keeps: Keeps::ALL,
             equivalent: None,
@@ -426,6 +430,19 @@ impl OpBuilder {
     pub fn kernel(&mut self, body: impl Fn(&Ctx) -> Result<()> + Send + Sync + 'static) -> &mut Self {
         self.0.body = Body::Kernel(Box::new(body));
         self
+    }
+    /// What the kernel launches on a GPU.
+    pub fn gpu(&mut self, body: impl Fn(&super::GpuCtx) -> Result<()> + Send + Sync + 'static) -> &mut Self {
+        self.0.gpu = Some(Box::new(body));
+        self
+    }
+    /// A body that only moves elements, on the host and on GPUs.
+    pub fn moves(
+        &mut self,
+        body: impl Fn(&super::Movement) -> Result<()> + Send + Sync + Clone + 'static,
+    ) -> &mut Self {
+        let again = body.clone();
+        self.kernel(move |c| body(&super::Movement::host(c))).gpu(move |c| again(&super::Movement::gpu(c)))
     }
     /// Other operators; the gradient follows from theirs.
     pub fn compose(

@@ -199,7 +199,7 @@ pub fn run_formula(formula: &Formula, params: &[f64], views: &[View], out: &View
 }
 
 /// Strides with which `shape` is read over the extents `dims`: 0 where it repeats.
-fn broadcast_strides(shape: &Shape, dims: &Shape) -> SmallVec<[usize; 4]> {
+pub(super) fn broadcast_strides(shape: &Shape, dims: &Shape) -> SmallVec<[usize; 4]> {
     let mut strides: SmallVec<[usize; 4]> = SmallVec::from_elem(0, dims.ndim());
     let lead = dims.ndim() - shape.ndim();
     let mut step = 1usize;

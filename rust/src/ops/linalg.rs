@@ -5,6 +5,7 @@
 
 use super::registry::Registry;
 use super::{Attrs, Build, Ctx, GradArgs, Grads, Sig, Spec, Specs, Value, draw, flag, float, int, one};
+use crate::shaders::matmul::{self, Bias, Epilogue, launch_matmul};
 use mxrs_base::{AttrValue, DType, Error, Result, Shape, f16};
 use mxrs_kernels::gemm::{Gemm, Product, batch_gemm, gemm, gemm_then};
 
@@ -74,6 +75,20 @@ fn fully_connected(r: &mut Registry) {
         })
         .infer(fully_connected_infer)
         .kernel(fully_connected_kernel)
+        .gpu(|c| {
+            let ((count, length), hidden) = (vectors(c.attrs, c.shape(0)), c.attrs.size("num_hidden"));
+            let bias = if c.ins.len() > 2 { Bias::Cols(c.x(2)) } else { Bias::None };
+            let p = matmul::Product::dense(false, true, count, hidden, length, 1);
+            launch_matmul(
+                c.device,
+                &p,
+                c.x(0),
+                c.x(1),
+                c.y(0),
+                &Epilogue { bias, ..Epilogue::NONE },
+                c.op.name,
+            )
+        })
         .finishes()
         .cost(|s, outs| {
             let (_, length) = vectors(s.attrs, s.shape(0));
@@ -199,6 +214,10 @@ fn dot(r: &mut Registry) {
                 Ok(())
             })
         })
+        .gpu(|c| {
+            let p = on_gpu(&flat_product(c.attrs, c.shape(0), c.shape(1)), 1);
+            launch_matmul(c.device, &p, c.x(0), c.x(1), c.y(0), &Epilogue::NONE, c.op.name)
+        })
         .cost(|s, _| {
             let p = flat_product(s.attrs, s.shape(0), s.shape(1));
             product_cost(p.m, p.n, p.k)
@@ -211,6 +230,11 @@ fn dot(r: &mut Registry) {
             &[("transpose_a", true.into()), ("transpose_b", true.into())],
         )
         .sample(&[draw(&[3]), draw(&[3])], &[]);
+}
+
+/// The same product, `batch` times, in the terms of a GPU.
+fn on_gpu(p: &Product, batch: usize) -> matmul::Product {
+    matmul::Product::dense(p.transa, p.transb, p.m, p.n, p.k, batch)
 }
 
 /// Which axis of an operand of `dot` is summed: the last of lhs and the first of rhs, exchanged by transposing. A
@@ -324,6 +348,13 @@ fn batch_dot(r: &mut Registry) {
             s.shaped(dims.shape(s.shape(0)))
         })
         .kernel(|c| Stack::of(&sig_of(c).borrow(), 0, 1)?.run(c, 1.0, None))
+        .gpu(|c| {
+            let ins = [c.ins[0].spec, c.ins[1].spec];
+            let stack = Stack::of(&Sig { op: c.op, attrs: c.attrs, ins: &ins }, 0, 1)?;
+            // The axes in front of the rows: nothing lies behind the columns.
+            let p = on_gpu(&stack.product, stack.outer * stack.inner);
+            launch_matmul(c.device, &p, c.x(0), c.x(1), c.y(0), &Epilogue::NONE, c.op.name)
+        })
         .cost(stack_cost)
         .keeps(&[0, 1], &[])
         .grad(|b, g| {

@@ -6,6 +6,7 @@
 mod attrs;
 mod build;
 mod def;
+mod gpu;
 mod grad;
 mod infer;
 mod kernel;
@@ -44,10 +45,12 @@ pub use build::{Build, GradArgs, Grads, Value, Values};
 pub use def::{
     Body, Gradient, Input, Keeps, OpBuilder, OpDef, OpRef, Sample, SampleInput, Shapes, draw, one,
 };
+pub use gpu::{GpuCtx, GpuView, has_gpu_body, run_formula_gpu, run_gpu};
 pub use grad::gradients;
 pub use infer::{Sig, Spec, Specs, promote};
 pub use kernel::{Ctx, RngPos, View, estimate, run, run_formula, run_then};
 pub use registry::Registry;
+pub use shape::movement::Movement;
 
 /// The families, each of which registers its operators.
 const FAMILIES: &[fn(&mut Registry)] = &[

@@ -8,8 +8,10 @@ mod statistics;
 
 use super::registry::Registry;
 use super::{
-    Build, Ctx, GradArgs, Grads, OpBuilder, Shapes, Sig, Spec, Specs, Value, draw, dtype, flag, int, ints,
+    Build, Ctx, GpuCtx, GradArgs, Grads, OpBuilder, Shapes, Sig, Spec, Specs, Value, draw, dtype, flag, int,
+    ints,
 };
+use crate::shaders::reduce as shaders;
 use mxrs_base::{AttrValue, DType, Dims, Elem, Error, Result, Shape, dispatch};
 use mxrs_formula::{Args, E};
 use mxrs_kernels::reduce::{self, Reduction};
@@ -94,6 +96,41 @@ fn fold(c: &Ctx, op: Reduction) -> Result<()> {
     Ok(())
 }
 
+/// As [`fold`].
+fn fold_on_gpu(c: &GpuCtx, op: Reduction) -> Result<()> {
+    use shaders::Reduction as On;
+    let op = match op {
+        Reduction::Sum => On::Sum,
+        Reduction::Mean => On::Mean,
+        Reduction::Prod => On::Prod,
+        Reduction::NanSum => On::NanSum,
+        Reduction::NanProd => On::NanProd,
+        Reduction::Max => On::Max,
+        Reduction::Min => On::Min,
+        Reduction::NormL1 => On::NormL1,
+        Reduction::NormL2 => On::NormL2,
+        Reduction::SumSq => On::SumSq,
+        Reduction::Any => On::Any,
+        Reduction::All => On::All,
+    };
+    let axes = axes_of(c.attrs, c.shape(0))?;
+    let strides = c.rows(0);
+    shaders::launch_reduce(c.device, op, c.shape(0), &axes, c.x(0).strided(&strides), c.y(0), c.op.name)
+}
+
+/// As [`arg_extreme`].
+fn arg_on_gpu(c: &GpuCtx, max: bool, axis: Option<i64>) -> Result<()> {
+    let op = if max { shaders::Reduction::ArgMax } else { shaders::Reduction::ArgMin };
+    let (before, extent, after) = around(c.shape(0), axis)?;
+    let (dims, strides) = ([before, extent, after], [(extent * after) as isize, after as isize, 1]);
+    shaders::launch_reduce(c.device, op, &dims, &[1], c.x(0).strided(&strides), c.y(0), c.op.name)
+}
+
+/// Which norm `norm` is.
+fn norm_of(attrs: &super::Attrs) -> Reduction {
+    if attrs.int("ord") == 1 { Reduction::NormL1 } else { Reduction::NormL2 }
+}
+
 /// A copy of input `i` in another type.
 pub(super) fn cast_input<T: Elem>(c: &Ctx, i: usize) -> Result<Vec<T>> {
     let n = c.shape(i).size();
@@ -121,6 +158,7 @@ fn reduction<'a>(
         .infer(infer)
         .cost(cost)
         .kernel(move |c| fold(c, op))
+        .gpu(move |c| fold_on_gpu(c, op))
         .sample(&[draw(&[2, 3, 4]).within(0.5, 1.5)], &[])
         .sample(&[draw(&[2, 3, 4]).within(0.5, 1.5)], &[("axis", [1].into()), ("keepdims", true.into())])
         .sample(&[draw(&[2, 3, 4]).within(0.5, 1.5)], &[("axis", [-1, 0].into())])
@@ -269,7 +307,8 @@ fn norm(r: &mut Registry) {
         Ok(out)
     })
     .cost(cost)
-    .kernel(|c| fold(c, if c.attrs.int("ord") == 1 { Reduction::NormL1 } else { Reduction::NormL2 }))
+    .kernel(|c| fold(c, norm_of(c.attrs)))
+    .gpu(|c| fold_on_gpu(c, norm_of(c.attrs)))
     .keeps(&[0], &[0])
     .grad(|b, g| match g.attrs.int("ord") {
         1 => by_formula(b, g, "_backward_norm_l1", false),
@@ -338,6 +377,7 @@ fn positions(r: &mut Registry) {
             .method(&[name])
             .infer(|s| infer_position(s, s.attrs.opt_int("axis"), s.attrs.bool("keepdims")))
             .kernel(move |c| arg_extreme(c, max, c.attrs.opt_int("axis")))
+            .gpu(move |c| arg_on_gpu(c, max, c.attrs.opt_int("axis")))
             .zero_grad()
             .sample(&[draw(&[2, 3])], &[])
             .sample(&[draw(&[2, 3, 4])], &[("axis", 1.into()), ("keepdims", true.into())]);
@@ -347,6 +387,7 @@ fn positions(r: &mut Registry) {
         .method(&["argmax_channel"])
         .infer(|s| infer_position(s, Some(1), false))
         .kernel(|c| arg_extreme(c, true, Some(1)))
+        .gpu(|c| arg_on_gpu(c, true, Some(1)))
         .sample(&[draw(&[2, 3])], &[]);
 }
 

@@ -6,12 +6,10 @@
 mod split;
 
 use super::registry::Registry;
-use super::shape::movement::{constant, gather, optional, place};
-use super::{Build, Ctx, GradArgs, Grads, Param, Sig, Spec, Value, draw, empty, flag, float, int, ints};
+use super::shape::movement::{Movement, optional};
+use super::{Build, GradArgs, Grads, Param, Sig, Spec, Value, draw, empty, flag, float, int, ints};
 use mxrs_base::{AttrValue, Result, Shape};
-use mxrs_kernels::copy::{self, View};
-use mxrs_kernels::dispatch_unit;
-use mxrs_kernels::parts::{units, units_mut};
+use mxrs_kernels::copy::View;
 use smallvec::SmallVec;
 
 pub fn register(r: &mut Registry) {
@@ -108,7 +106,7 @@ fn cut(s: &Sig, shape: &[usize]) -> Result<Cut> {
 }
 
 /// The cut of a running call, which its shape rule has accepted.
-fn cut_again(c: &Ctx, shape: &[usize]) -> Result<Cut> {
+fn cut_again(c: &Movement, shape: &[usize]) -> Result<Cut> {
     cut_of(c.attrs, shape).map_err(|text| c.fail(text))
 }
 
@@ -137,7 +135,7 @@ fn slices(r: &mut Registry) {
     .alias(&["crop", "_sparse_slice", "_npi_slice", "_npx_slice"])
     .method(&["slice"])
     .infer(|s| s.shaped(cut(s, s.shape(0))?.shape()))
-    .kernel(|c| gather(c, &cut_again(c, c.shape(0))?.view(c.shape(0))))
+    .moves(|c| c.gather(&cut_again(c, c.shape(0))?.view(c.shape(0))))
     .cost(written)
     .keeps(&[], &[])
     .grad(|b, g| {
@@ -161,7 +159,7 @@ fn slices(r: &mut Registry) {
             s.expect_shape(0, &cut(s, &shape)?.shape())?;
             s.shaped(shape)
         })
-        .kernel(|c| place(c, &cut_again(c, c.out_shape(0))?.view(c.out_shape(0))))
+        .moves(|c| c.place(&cut_again(c, c.out_shape(0))?.view(c.out_shape(0))))
         .keeps(&[], &[])
         .grad(|b, g| {
             let Some(head) = g.heads[0] else { return Ok(g.none()) };
@@ -200,9 +198,9 @@ fn along_one_axis(r: &mut Registry) {
         shape.set(axis, last - first);
         s.shaped(shape)
     })
-    .kernel(|c| {
-        let (axis, first, last) = axis_range(&Sig { op: c.op, attrs: c.attrs, ins: &[c.ins[0].spec] })?;
-        gather(c, &View::of(c.shape(0)).slice(axis, first, 1, last - first))
+    .moves(|c| {
+        let (axis, first, last) = axis_range(&c.sig())?;
+        c.gather(&View::of(c.shape(0)).slice(axis, first, 1, last - first))
     })
     .cost(written)
     .keeps(&[], &[])
@@ -261,7 +259,7 @@ fn alike(r: &mut Registry) {
         }
         s.shaped(out)
     })
-    .kernel(|c| gather(c, &lead(c.shape(0), c.out_shape(0))))
+    .moves(|c| c.gather(&lead(c.shape(0), c.out_shape(0))))
     .cost(written)
     .keeps(&[], &[])
     .grad(|b, g| {
@@ -292,10 +290,9 @@ fn crop(r: &mut Registry) {
             let d = s.shape(0);
             s.shaped(Shape::from([d[0], d[1], height, width]))
         })
-        .kernel(|c| {
-            let ins: SmallVec<[&Spec; 2]> = c.ins.iter().map(|v| v.spec).collect();
-            let [top, left, height, width] = window(&Sig { op: c.op, attrs: c.attrs, ins: &ins })?;
-            gather(c, &View::of(c.shape(0)).slice(2, top, 1, height).slice(3, left, 1, width))
+        .moves(|c| {
+            let [top, left, height, width] = window(&c.sig())?;
+            c.gather(&View::of(c.shape(0)).slice(2, top, 1, height).slice(3, left, 1, width))
         })
         .cost(written)
         .keeps(&[], &[])
@@ -360,13 +357,7 @@ fn assignments(r: &mut Registry) {
             }
             s.same(0)
         })
-        .kernel(|c| {
-            let view = cut_again(c, c.shape(0))?.view(c.shape(0));
-            dispatch_unit!(c.dtype(0).size(), U => {
-                copy::scatter(units::<U>(c.x_bytes(1)), units_mut::<U>(c.y_bytes(0)), &view);
-            });
-            Ok(())
-        })
+        .moves(|c| c.put(1, &cut_again(c, c.shape(0))?.view(c.shape(0))))
         // A pass over rhs, and a copy of lhs that is mostly spared.
         .cost(|s, _| s.shape(1).size() as f64 + 0.1 * s.shape(0).size() as f64)
         .keeps(&[], &[])
@@ -398,14 +389,7 @@ fn assignments(r: &mut Registry) {
         cut(s, s.shape(0))?;
         s.same(0)
     })
-    .kernel(|c| {
-        let view = cut_again(c, c.shape(0))?.view(c.shape(0));
-        dispatch_unit!(c.dtype(0).size(), U => {
-            let value = constant::<U>(c.dtype(0), c.attrs.float("scalar"));
-            copy::scatter(&[value], units_mut::<U>(c.y_bytes(0)), &view);
-        });
-        Ok(())
-    })
+    .moves(|c| c.put_number(c.attrs.float("scalar"), &cut_again(c, c.shape(0))?.view(c.shape(0))))
     .cost(|s, _| {
         let part = cut(s, s.shape(0)).map_or(0, |cut| cut.shape().size());
         part as f64 + 0.1 * s.shape(0).size() as f64

@@ -8,6 +8,7 @@ mod call;
 mod convert;
 mod docs;
 mod exec;
+mod gpu;
 mod module;
 mod numpy;
 mod object;

@@ -3,6 +3,7 @@
 use super::call;
 use super::convert::{self, IntoPy, exceptions};
 use super::exec;
+use super::gpu::{gpu_counts, gpu_list, gpu_memory, gpu_search, num_gpus};
 use super::numpy;
 use super::object::{self, bound, extract, set_link};
 use super::symbol::{
@@ -47,10 +48,9 @@ fn from_buffer<'py>(
     if !view.is_c_contiguous() || view.len_bytes() != bytes {
         return Err(PyValueError::new_err("the buffer is not a C-contiguous block of the array's size"));
     }
-    let array = Array::empty(spec, context).py(py)?;
-    // SAFETY: the view holds `bytes` contiguous bytes and stays exported during the copy; the chunk is new.
-    unsafe { std::ptr::copy_nonoverlapping(view.buf_ptr().cast::<u8>(), array.ptr(), bytes) };
-    bound(py, array)
+    // SAFETY: the view holds `bytes` contiguous bytes and stays exported during the copy.
+    let bytes = unsafe { std::slice::from_raw_parts(view.buf_ptr().cast::<u8>(), bytes) };
+    bound(py, Array::from_bytes(bytes, spec, context).py(py)?)
 }
 
 struct Owner(#[allow(dead_code)] Py<PyAny>);
@@ -79,7 +79,14 @@ fn from_memory<'py>(
 /// The address of the first element; wait before reading it.
 #[pyfunction]
 fn address(array: &Any<'_>) -> PyResult<usize> {
-    Ok(extract(array)?.ptr() as usize)
+    let array = extract(array)?;
+    match array.context().is_host() {
+        true => Ok(array.ptr() as usize),
+        false => Err(PyTypeError::new_err(format!(
+            "memory of {} has no address; copy it with as_in_context(mx.cpu())",
+            array.context()
+        ))),
+    }
 }
 
 /// The values as bytes.
@@ -87,6 +94,7 @@ fn address(array: &Any<'_>) -> PyResult<usize> {
 fn to_bytes<'py>(py: Python<'py>, array: &Any<'py>) -> PyResult<Bound<'py, PyBytes>> {
     let array = extract(array)?;
     object::wait(py, &array)?;
+    let array = py.detach(|| array.to_host()).py(py)?;
     let n = array.spec().bytes().py(py)?;
     // SAFETY: waited for; the window holds `n` bytes.
     Ok(PyBytes::new(py, unsafe { std::slice::from_raw_parts(array.ptr(), n) }))
@@ -460,6 +468,7 @@ fn list_ops<'py>(py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         d.set_item("hidden", op.hidden)?;
         d.set_item("random", op.random)?;
         d.set_item("trains", op.trains)?;
+        d.set_item("gpu", ops::has_gpu_body(op))?;
         d.set_item("states", (0..op.inputs.len()).filter(|i| op.is_state(*i)).collect::<Vec<_>>())?;
         d.set_item("counted", op.input_count.is_some())?;
         d.set_item("variadic", op.variadic)?;
@@ -562,6 +571,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
         similar_ops complete_shapes list_ops
         set_symbol_class symbol_variable symbol_group symbol_from_json symbol_function
         symbol_methods
+        num_gpus gpu_search gpu_list gpu_memory gpu_counts
     }
     Ok(())
 }

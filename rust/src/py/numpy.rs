@@ -2,6 +2,7 @@
 //!
 //! The table's numbering and the head of `PyArrayObject` are the same in NumPy 1 and 2; no binding crate is needed.
 
+use super::convert::IntoPy;
 use crate::array::Array;
 use mxrs_base::DType;
 use pyo3::exceptions::PyRuntimeError;
@@ -125,6 +126,14 @@ pub fn set_one_element_class(class: &Bound<'_, PyType>) {
 /// A new `numpy.ndarray` with the array's values, which were waited for.
 pub fn copy_out(py: Python<'_>, array: &Array) -> PyResult<*mut ffi::PyObject> {
     let api = api(py)?;
+    let host;
+    let array = match array.context().is_host() {
+        true => array,
+        false => {
+            host = py.detach(|| array.to_host()).py(py)?;
+            &host
+        }
+    };
     let mut dims: smallvec::SmallVec<[isize; 8]> = array.shape().iter().map(|d| *d as isize).collect();
     let one_element = ONE_ELEMENT.load(Ordering::Relaxed);
     let class = if array.size() == 1 && !dims.is_empty() && !one_element.is_null() {

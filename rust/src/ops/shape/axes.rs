@@ -1,8 +1,8 @@
 //! Permutations and reversals of axes, the exchange of depth and space, and diagonals.
 
 use super::super::registry::Registry;
-use super::super::{Build, Ctx, GradArgs, Grads, Sig, draw, empty, int, ints};
-use super::movement::{gather, place};
+use super::super::{Build, GradArgs, Grads, Sig, draw, empty, int, ints};
+use super::movement::Movement;
 use mxrs_base::{AttrValue, Result, Shape};
 use mxrs_kernels::copy::View;
 
@@ -15,9 +15,9 @@ pub fn register(r: &mut Registry) {
             let axes = permutation(s)?;
             s.shaped(axes.iter().map(|a| s.shape(0)[*a]).collect())
         })
-        .kernel(|c| {
-            let axes = permutation(&sig(c, &[c.ins[0].spec]))?;
-            gather(c, &View::of(c.shape(0)).transpose(&axes))
+        .moves(|c| {
+            let axes = permutation(&c.sig())?;
+            c.gather(&View::of(c.shape(0)).transpose(&axes))
         })
         .keeps(&[], &[])
         .grad(|b, g| {
@@ -40,9 +40,9 @@ pub fn register(r: &mut Registry) {
             let axes = swapped(s)?;
             s.shaped(axes.iter().map(|a| s.shape(0)[*a]).collect())
         })
-        .kernel(|c| {
-            let axes = swapped(&sig(c, &[c.ins[0].spec]))?;
-            gather(c, &View::of(c.shape(0)).transpose(&axes))
+        .moves(|c| {
+            let axes = swapped(&c.sig())?;
+            c.gather(&View::of(c.shape(0)).transpose(&axes))
         })
         .keeps(&[], &[])
         .grad(itself)
@@ -57,9 +57,9 @@ pub fn register(r: &mut Registry) {
             s.shape(0).axes(&s.attrs.ints("axis")).map_err(|e| s.fail(e.message()))?;
             s.same(0)
         })
-        .kernel(|c| {
+        .moves(|c| {
             let axes = c.shape(0).axes(&c.attrs.ints("axis"))?;
-            gather(c, &axes.iter().fold(View::of(c.shape(0)), |view, axis| view.flip(*axis)))
+            c.gather(&axes.iter().fold(View::of(c.shape(0)), |view, axis| view.flip(*axis)))
         })
         .keeps(&[], &[])
         .grad(itself)
@@ -70,10 +70,6 @@ pub fn register(r: &mut Registry) {
 }
 
 /// A running call as the shape rules see it.
-fn sig<'a>(c: &Ctx<'a>, ins: &'a [&'a super::super::Spec]) -> Sig<'a> {
-    Sig { op: c.op, attrs: c.attrs, ins }
-}
-
 /// The axes of `transpose` as a permutation.
 fn permutation(s: &Sig) -> Result<Vec<usize>> {
     let (shape, axes) = (s.shape(0), s.attrs.ints("axes"));
@@ -111,7 +107,7 @@ fn blocks(r: &mut Registry) {
             g.first(grad)
         }
     }
-    fn dims(c: &Ctx) -> [usize; 4] {
+    fn dims(c: &Movement) -> [usize; 4] {
         let d = c.shape(0);
         [d[0], d[1], d[2], d[3]]
     }
@@ -132,7 +128,7 @@ fn blocks(r: &mut Registry) {
         let dims = [Some(d[0]), Some(d[1] / (b * b)), d[2].checked_mul(b), d[3].checked_mul(b)];
         s.shaped(super::movement::checked(dims)?)
     })
-    .kernel(|c| gather(c, &View::depth_to_space(dims(c), c.attrs.size("block_size"))))
+    .moves(|c| c.gather(&View::depth_to_space(dims(c), c.attrs.size("block_size"))))
     .keeps(&[], &[])
     .grad(back("space_to_depth"))
     .sample(&[draw(&[1, 8, 2, 3])], &[("block_size", 2i64.into())]);
@@ -152,7 +148,7 @@ fn blocks(r: &mut Registry) {
         let dims = [Some(d[0]), d[1].checked_mul(b * b), Some(d[2] / b), Some(d[3] / b)];
         s.shaped(super::movement::checked(dims)?)
     })
-    .kernel(|c| gather(c, &View::space_to_depth(dims(c), c.attrs.size("block_size"))))
+    .moves(|c| c.gather(&View::space_to_depth(dims(c), c.attrs.size("block_size"))))
     .keeps(&[], &[])
     .grad(back("depth_to_space"))
     .sample(&[draw(&[1, 2, 4, 2])], &[("block_size", 2i64.into())]);
@@ -169,11 +165,11 @@ fn diagonals(r: &mut Registry) {
     .param(int("axis2", "the columns' axis").or(1i64))
     .method(&["diag"])
     .infer(|s| s.shaped(diag_shape(s)?))
-    .kernel(|c| {
+    .moves(|c| {
         let k = c.attrs.int("k") as isize;
         match c.shape(0).ndim() {
-            1 => place(c, &View::of(c.out_shape(0)).diagonal(0, 1, k)),
-            _ => gather(c, &diagonal(c, c.shape(0))?),
+            1 => c.place(&View::of(c.out_shape(0)).diagonal(0, 1, k)),
+            _ => c.gather(&diagonal(c, c.shape(0))?),
         }
     })
     .keeps(&[], &[])
@@ -200,12 +196,12 @@ fn diagonals(r: &mut Registry) {
         .param(int("axis2", "the columns' axis").or(1i64))
         .param(ints("shape", "extents of the result"))
         .infer(|s| s.shaped(s.attrs.shape("shape")?))
-        .kernel(|c| {
+        .moves(|c| {
             let view = diagonal(c, c.out_shape(0))?;
             if view.size() != c.shape(0).size() {
                 return Err(c.fail("data does not fill the diagonal"));
             }
-            place(c, &view)
+            c.place(&view)
         })
         .keeps(&[], &[])
         .grad(|b, g| {
@@ -222,7 +218,7 @@ fn axes_of(g: &GradArgs) -> Vec<(&'static str, AttrValue)> {
 }
 
 /// The diagonal of an array of this shape under the call's attributes.
-fn diagonal(c: &Ctx, shape: &Shape) -> Result<View> {
+fn diagonal(c: &Movement, shape: &Shape) -> Result<View> {
     let (a, b) = (shape.axis(c.attrs.int("axis1"))?, shape.axis(c.attrs.int("axis2"))?);
     if a == b {
         return Err(c.fail("axis1 and axis2 are the same axis"));

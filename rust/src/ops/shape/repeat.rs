@@ -1,8 +1,8 @@
 //! Elements shown more than once: broadcasting, tiling, repeating. Their gradients sum what was repeated.
 
 use super::super::registry::Registry;
-use super::super::{Build, Ctx, GradArgs, Grads, Sig, Specs, Value, draw, empty, int, ints};
-use super::movement::{checked, gather};
+use super::super::{Build, GradArgs, Grads, Sig, Specs, Value, draw, empty, int, ints};
+use super::movement::{Movement, checked};
 use mxrs_base::{Result, Shape};
 use mxrs_kernels::copy::View;
 
@@ -19,9 +19,9 @@ pub fn register(r: &mut Registry) {
             let (dims, reps) = tiles(s.shape(0), &s.attrs.ints("reps"));
             s.shaped(checked(dims.iter().zip(&reps).map(|(d, r)| d.checked_mul(*r)))?)
         })
-        .kernel(|c| {
+        .moves(|c| {
             let (dims, reps) = tiles(c.shape(0), &c.attrs.ints("reps"));
-            gather(c, &View::of(&dims).tile(&reps))
+            c.gather(&View::of(&dims).tile(&reps))
         })
         .keeps(&[], &[])
         .grad(|b, g| {
@@ -46,9 +46,9 @@ pub fn register(r: &mut Registry) {
             let grown = shape[axis].checked_mul(s.attrs.size("repeats"));
             s.shaped(checked((0..shape.ndim()).map(|d| if d == axis { grown } else { Some(shape[d]) }))?)
         })
-        .kernel(|c| {
-            let (shape, axis) = repeated(&Sig { op: c.op, attrs: c.attrs, ins: &[c.ins[0].spec] })?;
-            gather(c, &View::of(&shape).repeat(axis, c.attrs.size("repeats")))
+        .moves(|c| {
+            let (shape, axis) = repeated(&c.sig())?;
+            c.gather(&View::of(&shape).repeat(axis, c.attrs.size("repeats")))
         })
         .keeps(&[], &[])
         .grad(|b, g| {
@@ -105,7 +105,7 @@ fn broadcasts(r: &mut Registry) {
             let to = Shape::from_i64(&to)?;
             fits(s, to)
         })
-        .kernel(spread)
+        .moves(spread)
         .keeps(&[], &[])
         .grad(back)
         .sample(&[draw(&[2, 1, 3])], &[("shape", [0, 4, 3].into())]);
@@ -132,7 +132,7 @@ fn broadcasts(r: &mut Registry) {
             to.checked_size()?;
             s.shaped(to)
         })
-        .kernel(spread)
+        .moves(spread)
         .keeps(&[], &[])
         .grad(back)
         .sample(&[draw(&[1, 2, 1])], &[("axis", [0, 2].into()), ("size", [2, 3].into())]);
@@ -143,7 +143,7 @@ fn broadcasts(r: &mut Registry) {
         .param(ints("rhs_axes", "for each of them, the axis of rhs with its new extent").or_none())
         .method(&["broadcast_like"])
         .infer(like)
-        .kernel(spread)
+        .moves(spread)
         .keeps(&[], &[])
         .grad(back)
         .sample(&[draw(&[1, 3]), draw(&[2, 3])], &[])
@@ -185,8 +185,8 @@ fn like(s: &Sig) -> Result<Specs> {
     }
 }
 
-fn spread(c: &Ctx) -> Result<()> {
-    gather(c, &View::of(c.shape(0)).broadcast_to(c.out_shape(0)))
+fn spread(c: &Movement) -> Result<()> {
+    c.gather(&View::of(c.shape(0)).broadcast_to(c.out_shape(0)))
 }
 
 fn back(b: &mut dyn Build, g: &GradArgs) -> Result<Grads> {

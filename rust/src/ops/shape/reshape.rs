@@ -2,7 +2,7 @@
 
 use super::super::registry::Registry;
 use super::super::{Build, GradArgs, Grads, Sig, Specs, draw, empty, flag, int, ints};
-use super::movement::{checked, copy_through};
+use super::movement::checked;
 use mxrs_base::{DType, Result, Shape};
 
 pub fn register(r: &mut Registry) {
@@ -24,7 +24,7 @@ pub fn register(r: &mut Registry) {
     .alias(&["_npx_reshape_like"])
     .method(&["reshape_like"])
     .infer(like)
-    .kernel(copy_through)
+    .moves(|c| c.copy_through())
     .keeps(&[], &[])
     .grad(back)
     .sample(&[draw(&[2, 6]), draw(&[3, 4])], &[])
@@ -39,7 +39,7 @@ pub fn register(r: &mut Registry) {
             let (_, rows, width) = s.shape(0).around(0);
             s.shaped(Shape::from([rows, width]))
         })
-        .kernel(copy_through)
+        .moves(|c| c.copy_through())
         .keeps(&[], &[])
         .grad(back)
         .sample(&[draw(&[2, 3, 2])], &[])
@@ -60,7 +60,7 @@ pub fn register(r: &mut Registry) {
             shape.checked_size()?;
             s.shaped(shape)
         })
-        .kernel(copy_through)
+        .moves(|c| c.copy_through())
         .keeps(&[], &[])
         .grad(back)
         .sample(&[draw(&[2, 3])], &[("axis", 1i64.into())])
@@ -71,7 +71,7 @@ pub fn register(r: &mut Registry) {
         .param(ints("axis", "the axes to remove, all of size 1 if None").or_none())
         .method(&["squeeze"])
         .infer(squeezed)
-        .kernel(copy_through)
+        .moves(|c| c.copy_through())
         .keeps(&[], &[])
         .grad(back)
         .sample(&[draw(&[1, 3, 1, 2])], &[])
@@ -121,7 +121,7 @@ fn reshape(r: &mut Registry) {
         }
         s.shaped(shape)
     })
-    .kernel(copy_through)
+    .moves(|c| c.copy_through())
     .keeps(&[], &[])
     .grad(back)
     .sample(&[draw(&[2, 3, 4])], &[("shape", [-1, 0].into()), ("reverse", true.into())])

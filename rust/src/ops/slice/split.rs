@@ -1,8 +1,8 @@
 //! One array as several along an axis.
 
 use super::super::registry::Registry;
-use super::super::shape::movement::gather_into;
-use super::super::{Attrs, Build, Ctx, GradArgs, Grads, Sig, Spec, Specs, Value, draw, flag, int, ints};
+use super::super::shape::movement::Movement;
+use super::super::{Attrs, Build, GradArgs, Grads, Sig, Spec, Specs, Value, draw, flag, int, ints};
 use mxrs_base::Result;
 use mxrs_kernels::copy::View;
 use smallvec::SmallVec;
@@ -26,7 +26,7 @@ pub fn register(r: &mut Registry) {
     .method(&["split"])
     .visible(|attrs| attrs.size("num_outputs"))
     .infer(|s| parts(s, equal(s.attrs, s.shape(0)[s.axis(0, s.attrs.int("axis"))?])))
-    .kernel(|c| gather_parts(c, equal(c.attrs, c.shape(0)[c.shape(0).axis(c.attrs.int("axis"))?])))
+    .moves(|c| gather_parts(c, equal(c.attrs, c.shape(0)[c.shape(0).axis(c.attrs.int("axis"))?])))
     .keeps(&[], &[])
     .grad(back)
     .sample(&[draw(&[2, 4])], &[("num_outputs", 2i64.into())])
@@ -57,7 +57,7 @@ pub fn register(r: &mut Registry) {
         sections => sections,
     })
     .infer(|s| parts(s, at_indices(s.attrs, s.shape(0)[s.axis(0, s.attrs.int("axis"))?])))
-    .kernel(|c| gather_parts(c, at_indices(c.attrs, c.shape(0)[c.shape(0).axis(c.attrs.int("axis"))?])))
+    .moves(|c| gather_parts(c, at_indices(c.attrs, c.shape(0)[c.shape(0).axis(c.attrs.int("axis"))?])))
     .keeps(&[], &[])
     .grad(back)
     .sample(&[draw(&[2, 5])], &[("indices", [0, 2].into())])
@@ -114,11 +114,11 @@ fn parts(s: &Sig, bounds: Result<Bounds, String>) -> Result<Specs> {
         .collect()
 }
 
-fn gather_parts(c: &Ctx, bounds: Result<Bounds, String>) -> Result<()> {
+fn gather_parts(c: &Movement, bounds: Result<Bounds, String>) -> Result<()> {
     let bounds = bounds.map_err(|text| c.fail(text))?;
     let axis = c.shape(0).axis(c.attrs.int("axis"))?;
     for (o, w) in bounds.windows(2).enumerate() {
-        gather_into(c, &View::of(c.shape(0)).slice(axis, w[0], 1, w[1] - w[0]), o)?;
+        c.gather_into(&View::of(c.shape(0)).slice(axis, w[0], 1, w[1] - w[0]), o)?;
     }
     Ok(())
 }

@@ -1,0 +1,30 @@
+//! GPU kernels: WGSL templates and the functions that launch them.
+//!
+//! One file per kernel shape. A `launch_...` function takes sizes, strides and buffers, and sends dispatches; what
+//! shapes mean and which operator asks is the business of the rooms above. A template is printed once per variant and
+//! compiled once per device ([`mxrs_gpu::Device::pipeline`]).
+//!
+//! Elements on a device: float32, int32 and, where the adapter has it, float16 lie as they are; bool, uint8 and int8
+//! are packed four to a word, as on the host, and an invocation writes whole words. float64 and int64 are refused by
+//! name: no portable shading language has them.
+
+pub mod conv;
+pub mod copy;
+pub mod elem;
+pub mod map;
+pub mod matmul;
+pub mod reduce;
+pub mod tile;
+
+#[cfg(test)]
+mod conv_tests;
+#[cfg(test)]
+mod map_tests;
+#[cfg(test)]
+mod matmul_tests;
+#[cfg(test)]
+mod reduce_tests;
+#[cfg(test)]
+mod testing;
+
+pub use elem::{Place, Span};
