@@ -49,6 +49,7 @@ _MODULES = {
     "libinfo",
     "log",
     "lr_scheduler",
+    "memonger",
     "metric",
     "model",
     "module",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
 from ._core import (
@@ -27,6 +29,31 @@ __all__ = [
 string_types = (str,)
 integer_types = (int, np.integer)
 numeric_types = (float, int, np.generic)
+
+_BUDGET = re.compile(r"\d+|\d+(\.\d*)?\s*%|smallest")
+
+
+def check_budget(budget: int | str | None, name: str = "memory_budget") -> str | None:
+    """A budget of working memory as the core reads it: bytes, a share such as '60%', or 'smallest'.
+
+    Raises
+    ------
+    TypeError, ValueError
+        It is none of these.
+    """
+    if budget is None:
+        return None
+    if isinstance(budget, bool) or not isinstance(budget, int | np.integer | str):
+        raise TypeError(
+            f"{name} must be a number of bytes or a str such as '60%', not {type(budget).__name__}"
+        )
+    text = str(budget).strip()
+    if not _BUDGET.fullmatch(text) or (text.endswith("%") and float(text[:-1]) > 100):
+        raise ValueError(
+            f"{name} is {budget!r}; a number of bytes, a share of what is needed without a budget ('60%', at most "
+            "'100%') or 'smallest' is allowed"
+        )
+    return text
 
 
 class NotImplementedForSymbol(MXNetError):

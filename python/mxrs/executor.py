@@ -14,7 +14,7 @@ import numpy as np
 
 from . import _core
 from . import ndarray as nd
-from .base import MXNetError
+from .base import MXNetError, check_budget
 from .context import Context
 from .ndarray import NDArray
 
@@ -134,8 +134,10 @@ class Executor:
         reqs: list[str],
         aux: list[NDArray],
         group2ctx: Any = None,
+        memory_budget: int | str | None = None,
     ) -> None:
         self._symbol = symbol
+        self._memory_budget = check_budget(memory_budget)
         self._ctx = ctx
         self._group2ctx = group2ctx
         self._placement = placement
@@ -154,7 +156,14 @@ class Executor:
         contexts = [(c.device_typeid, c.device_id) for c in self._placement.outputs()]
         self._own = own
         self._handle = _core.ExecutorBase(
-            symbol, self.arg_arrays, self.grad_arrays, self._grad_req, self.aux_arrays, contexts, own
+            symbol,
+            self.arg_arrays,
+            self.grad_arrays,
+            self._grad_req,
+            self.aux_arrays,
+            contexts,
+            own,
+            self._memory_budget,
         )
         self._outputs = self._handle._outputs()
 
@@ -170,6 +179,7 @@ class Executor:
         aux_states: Any = None,
         group2ctx: Any = None,
         shared_exec: Executor | None = None,
+        memory_budget: int | str | None = None,
     ) -> Executor:
         """What `Symbol.bind` does."""
         ctx = _context(ctx)
@@ -182,7 +192,17 @@ class Executor:
         # Shapes and types that contradict the graph are told here, with the argument's name.
         given = {n: a for n, a in zip(names, arrays, strict=True) if a is not None}
         symbol._infer_shape({n: a.shape for n, a in given.items()}, {n: a.dtype for n, a in given.items()})
-        return Executor(symbol, placement, ctx, arrays, grads, reqs, aux, group2ctx)  # type: ignore[arg-type]
+        return Executor(
+            symbol,
+            placement,
+            ctx,
+            arrays,  # type: ignore[arg-type]
+            grads,
+            reqs,
+            aux,  # type: ignore[arg-type]
+            group2ctx,
+            memory_budget,
+        )
 
     @staticmethod
     def _simple_bind(
@@ -196,6 +216,7 @@ class Executor:
         shared_exec: Executor | None = None,
         shared_buffer: dict[str, NDArray] | None = None,
         shapes: Mapping[str, Sequence[int]] | None = None,
+        memory_budget: int | str | None = None,
     ) -> Executor:
         """What `Symbol.simple_bind` does: infers shapes and types, and makes the arrays."""
         ctx = _context(ctx)
@@ -222,7 +243,7 @@ class Executor:
             for n, s, t, r in zip(names, arg_shapes, types, reqs, strict=True)
         ]
         aux = [maker.aux(n, s, t) for n, s, t in zip(aux_names, aux_shapes, aux_types, strict=True)]
-        return Executor(symbol, placement, ctx, args, grads, reqs, aux, group2ctx)
+        return Executor(symbol, placement, ctx, args, grads, reqs, aux, group2ctx, memory_budget)
 
     # --- running ---
 
@@ -431,6 +452,7 @@ class Executor:
             self._grad_req,
             aux,
             self._group2ctx,
+            self._memory_budget,
         )
 
     # --- watching it ---

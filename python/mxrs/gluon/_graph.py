@@ -65,7 +65,8 @@ class Graph:
             self._params.append(params[name])
             order.append(name)
         self._order = order
-        self._op = _core.CachedOpBase(symbol, order)
+        self._budget = block._memory_budget
+        self._op = _core.CachedOpBase(symbol, order, self._budget)
         self._watched: tuple[Any, list[str]] | None = None
         self._ready = False
         self._single = out_format == 0

@@ -16,7 +16,7 @@ import numpy as np
 
 from .. import autograd, ndarray
 from .._core import SymbolBase
-from ..base import MXNetError
+from ..base import MXNetError, check_budget
 from ..context import Context, current_context
 from ..ndarray import NDArray
 from ._block import Block
@@ -91,6 +91,7 @@ class HybridBlock(Block):
         self._backend: str | None = None
         self._backend_opts: dict[str, Any] = {}
         self._graph: Graph | None = None
+        self._memory_budget: str | None = None
         self._op_hooks: list[tuple[Callable[..., Any], bool]] = []
 
     def __getstate__(self) -> dict[str, Any]:
@@ -116,13 +117,27 @@ class HybridBlock(Block):
         inline_limit: int = 2,
         forward_bulk_size: int | None = None,
         backward_bulk_size: int | None = None,
+        memory_budget: int | str | None = None,
         **kwargs: Any,
     ) -> None:
         """Make calls on arrays run as a planned graph, traced on the next call.
 
         The graph is planned anew for every signature (shapes, dtypes, training or not) and always with static
         memory, so `static_alloc`, `static_shape`, `inline_limit` and the bulk sizes are accepted and change nothing.
+
+        Parameters
+        ----------
+        memory_budget : int or str, optional
+            How much working memory a training step of this graph may need: bytes, a share of what it needs without a
+            budget ('60%'), or 'smallest'. Results that do not fit are computed again for the gradients (see
+            `mxrs.memonger`). It is the budget of the block's whole graph: blocks inside it have none of their own.
+
+        Raises
+        ------
+        ValueError
+            `memory_budget` is none of these. One that is too small is refused by the first recorded call.
         """
+        self._memory_budget = check_budget(memory_budget)
         self._backend = backend
         self._backend_opts = kwargs
         self._active = active

@@ -284,6 +284,8 @@ class Symbol(_core.SymbolBase):
         aux_states: Any = None,
         group2ctx: Any = None,
         shared_exec: Any = None,
+        *,
+        memory_budget: int | str | None = None,
     ) -> Any:
         """An executor of the graph on given arrays.
 
@@ -299,10 +301,20 @@ class Symbol(_core.SymbolBase):
             Where the nodes of each `ctx_group` run.
         shared_exec : Executor, optional
             An executor whose memory may be used again.
+        memory_budget : int or str, optional
+            How much working memory training may need: bytes, a share of what it needs without a budget ('60%'), or
+            'smallest'. Results that do not fit are computed again for the gradients; see `mxrs.memonger`.
+
+        Raises
+        ------
+        ValueError
+            An argument does not fit the graph, or the budget is too small; the message says the smallest that is not.
         """
         from ..executor import Executor
 
-        return Executor._bind(self, ctx, args, args_grad, grad_req, aux_states, group2ctx, shared_exec)
+        return Executor._bind(
+            self, ctx, args, args_grad, grad_req, aux_states, group2ctx, shared_exec, memory_budget
+        )
 
     def simple_bind(
         self,
@@ -314,6 +326,7 @@ class Symbol(_core.SymbolBase):
         shared_arg_names: Any = None,
         shared_exec: Any = None,
         shared_buffer: Any = None,
+        memory_budget: int | str | None = None,
         **kwargs: Any,
     ) -> Any:
         """An executor of the graph on new arrays of the shapes given by name; see :meth:`bind`.
@@ -334,6 +347,7 @@ class Symbol(_core.SymbolBase):
             shared_exec,
             shared_buffer,
             kwargs,
+            memory_budget,
         )
 
     def eval(self, ctx: Context | None = None, **kwargs: Any) -> list[Any]:

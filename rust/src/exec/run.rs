@@ -1,11 +1,11 @@
 //! Runs of a plan: one engine operation for the forward phase and one for the backward phase.
 
-use super::plan::{Place, Plan, Step, call, simple};
+use super::memory::Lease;
+use super::plan::{Place, Plan, Step, simple};
 use crate::array::{Array, next_rng};
-use crate::device::Context;
 use crate::engine::{self, ChunkRef};
-use crate::ops::{RngPos, Spec, View};
-use mxrs_base::{DType, Error, Result, Shape};
+use crate::ops::{RngPos, View};
+use mxrs_base::{Error, Result};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 use std::collections::HashMap;
@@ -20,7 +20,7 @@ pub struct Run {
     plan: Arc<Plan>,
     inputs: Vec<Array>,
     outputs: Vec<Array>,
-    arena: Array,
+    arena: Arc<Lease>,
     rng: Arc<HashMap<u32, RngPos>>,
     /// The contents of the inputs that the backward phase reads, as the forward phase saw them.
     versions: Vec<(usize, u64)>,
@@ -35,19 +35,19 @@ struct Bound {
     outputs: Vec<Array>,
     heads: Vec<Option<Array>>,
     grads: Vec<Option<Array>>,
-    arena: Array,
+    arena: Arc<Lease>,
     rng: Arc<HashMap<u32, RngPos>>,
-}
-
-/// The memory that the plan's values need between its phases.
-pub fn arena(plan: &Plan, context: Context) -> Result<Array> {
-    Array::empty(Spec::new(Shape::new(&[plan.arena]), DType::U8), context)
 }
 
 impl Run {
     /// Runs the forward phase into `outputs`, with `arena` as working memory.
-    pub fn forward(plan: Arc<Plan>, inputs: Vec<Array>, outputs: Vec<Array>, arena: Array) -> Result<Run> {
-        let context = arena.context();
+    pub fn forward(
+        plan: Arc<Plan>,
+        inputs: Vec<Array>,
+        outputs: Vec<Array>,
+        arena: Arc<Lease>,
+    ) -> Result<Run> {
+        let context = arena.block().context();
         let rng: HashMap<u32, RngPos> =
             plan.draws.iter().map(|(n, count)| (*n, next_rng(context, *count))).collect();
         let inputs: Vec<Array> = inputs.iter().map(Array::detach).collect();
@@ -110,7 +110,7 @@ impl Run {
             rng: self.rng.clone(),
         };
         let mut reads: Vec<&ChunkRef> = bound.inputs.iter().map(Array::chunk).collect();
-        let mut writes: Vec<&ChunkRef> = vec![bound.arena.chunk()];
+        let mut writes: Vec<&ChunkRef> = vec![bound.arena.block().chunk()];
         match phase {
             0 => writes.extend(bound.outputs.iter().map(Array::chunk)),
             _ => {
@@ -123,7 +123,7 @@ impl Run {
         writes.extend(plan.mutates[phase].iter().map(|i| bound.inputs[*i].chunk()));
         // What is written need not be valid before, but states and gradients that are added to must be.
         if phase == 1 {
-            reads.push(bound.arena.chunk());
+            reads.push(bound.arena.block().chunk());
         }
         let small = plan.cost[phase] < INLINE_BELOW;
         let now = || bound.run(range.clone());
@@ -139,6 +139,12 @@ impl Run {
             })
         };
         engine::run(&reads, &writes, small, 0, now, later)
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        self.arena.pass_on();
     }
 }
 
@@ -166,7 +172,7 @@ impl Bound {
             Place::Head(i) => given(&self.heads, i, "a head gradient is missing")?,
             Place::Grad(i) => given(&self.grads, i, "a gradient array is missing")?,
             Place::Const(i) => self.plan.consts[i as usize].ptr(),
-            Place::Arena(start) => self.arena.ptr().wrapping_add(start),
+            Place::Arena(start) => self.arena.block().ptr().wrapping_add(start),
             Place::Nowhere => return Err(lost("a value has no place")),
         })
     }
@@ -194,7 +200,7 @@ impl Bound {
                         let bytes = outs.iter().map(|v| v.spec.bytes().unwrap_or(0)).sum();
                         (instr.name().to_string(), bytes)
                     };
-                    engine::trace::span("symbolic", what, || call(instr, &ins, &outs, plan.train, rng))
+                    engine::trace::span("symbolic", what, || instr.run(&ins, &outs, plan.train, rng))
                         .map_err(|e| e.within(&format!("node {}", plan.node(instr))))?;
                 }
                 Step::Copy { value, from, to } => {

@@ -545,6 +545,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("ops", call::functions(py)?)?;
     m.add_class::<symbol::SymbolBase>()?;
     m.add_class::<exec::ExecutorBase>()?;
+    m.add_function(wrap_pyfunction!(exec::search_plan, m)?)?;
     m.add_class::<exec::CachedOpBase>()?;
     call::install_methods(py)?;
     array::set_origin_hook(origin);
