@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import _core
 from .base import check_budget
-from .executor import _requests, _types
+from .executor import _requests, types_of
 
 if TYPE_CHECKING:
     from .symbol import Symbol
@@ -111,7 +111,7 @@ def _search(
             f"memonger: the shapes of these arguments do not follow from what was given ({given}); give them too: "
             f"{', '.join(open_)}"
         )
-    types, aux_types = _types(symbol, type_dict, len(names), len(aux_names))
+    types, aux_types = types_of(symbol, type_dict)
     every_shape = [list(shape) for shape in (*arg_shapes, *aux_shapes)]
     found: tuple[list[int], int] = _core.search_plan(
         symbol, every_shape, [*types, *aux_types], _requests(names, grad_req), budget, ntrial

@@ -55,7 +55,7 @@ impl CachedOp {
 
     /// Runs the graph on `given` (in the order of [`CachedOp::new`]); recorded as one call while recording.
     pub fn call(&self, given: &[Array], context: Context) -> Result<Vec<Array>> {
-        let inputs: Vec<Array> = self
+        let mut inputs: Vec<Array> = self
             .places
             .iter()
             .map(|i| {
@@ -64,7 +64,9 @@ impl CachedOp {
                 })
             })
             .collect::<Result<_>>()?;
-        let recorded = is_recording() && inputs.iter().any(|a| a.link.is_some());
+        let recorded = is_recording() && inputs.iter().any(Array::is_linked);
+        // What comes from a graph that was freed is a constant of this one.
+        inputs.iter_mut().for_each(|a| a.link = a.live_link());
         let grads = match recorded {
             true => inputs.iter().take(self.arguments).map(|a| u8::from(a.link.is_some())).collect(),
             false => Vec::new(),
