@@ -6,6 +6,10 @@ hits all of them. A cell is the median over the rounds; a ratio below 1 means th
 that is absent, or has no such case, leaves its cell empty.
 
     python benches/bench.py [--rounds N] [--cases add10,lenet] [--json FILE]
+    python benches/bench.py --memory [--cases resnet50] [--json FILE]
+
+With --memory, the table is of peak memory beyond what the import takes: of mxrs as it comes, with cheap results computed
+again (MXNET_BACKWARD_DO_MIRROR=1), with a budget (MXRS_MEMORY_BUDGET), and of MXNet; ratios are to MXNet's.
 
 Run by `make bench`; MXRS_ORACLE_PYTHON and MXRS_TORCH_PYTHON name interpreters other than those in .oracle
 and .torch.
@@ -22,12 +26,21 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
-from cases import CASES
+from cases import CASES, MEMORY_CASES
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKER = Path(__file__).with_name("worker.py")
 LIBRARIES = ["mxrs", "mxnet", "torch", "numpy"]
+#: Columns of the memory table: the library and what is said in the environment.
+MEMORY_WAYS: dict[str, tuple[str, dict[str, str]]] = {
+    "mxrs": ("mxrs", {}),
+    "mxrs, mirror": ("mxrs", {"MXNET_BACKWARD_DO_MIRROR": "1"}),
+    "mxrs, budget 60%": ("mxrs", {"MXRS_MEMORY_BUDGET": "60%"}),
+    "mxrs, budget 30%": ("mxrs", {"MXRS_MEMORY_BUDGET": "30%"}),
+    "mxnet": ("mxnet", {}),
+}
 
 
 def interpreters() -> dict[str, str]:
@@ -45,11 +58,20 @@ def interpreters() -> dict[str, str]:
 
 def measure(python: str, library: str, case: str, threads: int) -> float | None:
     """Seconds per call of one case in a fresh process; None where the library has no such case."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONWARNINGS": "ignore"}
     if case == "import":
-        return _import_time(python, library, environment)
+        return _import_time(python, library, _environment(threads))
+    seconds: float | None = _answer(python, _environment(threads), library, case, str(threads))["seconds"]
+    return seconds
+
+
+def _environment(threads: int, more: dict[str, str] | None = None) -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONWARNINGS": "ignore", **(more or {})}
+
+
+def _answer(python: str, environment: dict[str, str], library: str, case: str, *words: str) -> dict[str, Any]:
+    """What a worker says."""
     run = subprocess.run(
-        [python, str(WORKER), library, case, str(threads)],
+        [python, str(WORKER), library, case, *words],
         capture_output=True,
         text=True,
         env=environment,
@@ -58,8 +80,28 @@ def measure(python: str, library: str, case: str, threads: int) -> float | None:
     )
     if run.returncode != 0:
         raise RuntimeError(f"{library}: {case}: {run.stderr.strip()[-800:]}")
-    answer = json.loads(run.stdout.splitlines()[-1])
-    return answer["seconds"]
+    answer: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
+    return answer
+
+
+def memory_table(chosen: list[str], pythons: dict[str, str], threads: int) -> tuple[str, dict[str, Any]]:
+    """Megabytes per case and way, with the share of MXNet's; and the bytes."""
+    ways = {name: way for name, way in MEMORY_WAYS.items() if way[0] in pythons}
+    lines = ["| case | " + " | ".join(ways) + " |", "| --- |" + " ---: |" * len(ways)]
+    results: dict[str, Any] = {}
+    for case in chosen:
+        found = results[case] = {}
+        for name, (library, said) in ways.items():
+            words = (library, case, str(threads), "memory")
+            found[name] = _answer(pythons[library], _environment(threads, said), *words)["bytes"]
+        base = found.get("mxnet")
+        share = {
+            name: f" ({value / base:.2f})" if base and name != "mxnet" else ""
+            for name, value in found.items()
+        }
+        cells = [f"{value / 2**20:.0f} MB{share[name]}" for name, value in found.items()]
+        lines.append("| " + " | ".join([MEMORY_CASES[case], *cells]) + " |")
+    return "\n".join(lines), results
 
 
 def _import_time(python: str, library: str, environment: dict[str, str]) -> float:
@@ -102,17 +144,26 @@ def main() -> None:
     """Runs the rounds and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=5, help="measurements per cell (default 5)")
-    parser.add_argument("--cases", default=",".join(CASES), help=f"which of {', '.join(CASES)}")
+    parser.add_argument("--cases", help=f"which of {', '.join(CASES)}; all by default")
+    parser.add_argument("--memory", action="store_true", help=f"peak memory of {', '.join(MEMORY_CASES)}")
     parser.add_argument("--libraries", default=",".join(LIBRARIES), help="which of these")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="per library")
     parser.add_argument("--json", type=Path, help="also write every measurement here")
     options = parser.parse_args()
-    chosen = options.cases.split(",")
-    unknown = sorted(set(chosen) - set(CASES))
+    known = MEMORY_CASES if options.memory else CASES
+    chosen = options.cases.split(",") if options.cases else list(known)
+    unknown = sorted(set(chosen) - set(known))
     if unknown:
-        parser.error(f"no such case: {', '.join(unknown)}; there are {', '.join(CASES)}")
+        parser.error(f"no such case: {', '.join(unknown)}; there are {', '.join(known)}")
 
     pythons = interpreters()
+    machine = f"{platform.system()} {platform.machine()}"
+    if options.memory:
+        text, memory = memory_table(chosen, pythons, options.threads)
+        print(f"{machine}, {options.threads} threads, two steps, beyond what the import takes\n\n{text}")
+        if options.json:
+            options.json.write_text(json.dumps(memory, indent=1))
+        return
     libraries = [name for name in options.libraries.split(",") if name in pythons]
     missing = [name for name in options.libraries.split(",") if name not in pythons]
     results: dict[str, dict[str, list[float]]] = {case: {name: [] for name in libraries} for case in chosen}
@@ -125,7 +176,6 @@ def main() -> None:
                     results[case][name].append(seconds)
         print(f"round {turn + 1} of {options.rounds}", file=sys.stderr)
 
-    machine = f"{platform.system()} {platform.machine()}"
     print(f"{machine}, {options.threads} threads, medians of {options.rounds} rounds\n")
     print(table(results, libraries))
     for name in missing:

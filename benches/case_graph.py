@@ -12,10 +12,19 @@ def cases(mx: Any) -> dict[str, Any]:
     return {
         "chain20": lambda: _chain(mx),
         "resnet18": lambda: _image_training(mx, 18),
+        "resnet50": lambda: _image_training(mx, 50),
         "lstm": lambda: _lstm(mx),
         "bind10000": lambda: _bind(mx),
         "executor": lambda: _executor(mx),
         "module": lambda: _module(mx),
+    }
+
+
+def memory_cases(mx: Any) -> dict[str, Any]:
+    """The cases whose memory is measured: the same steps, and a large one by Executor."""
+    return {
+        "resnet50": lambda: _image_training(mx, 50),
+        "resnet50-executor": lambda: _image_executor(mx, 50),
     }
 
 
@@ -148,13 +157,29 @@ def _mlp(mx: Any) -> Any:
     return mx.sym.SoftmaxOutput(mx.sym.FullyConnected(x, num_hidden=10, name="fc"), name="softmax")
 
 
+def _image_executor(mx: Any, layers: int) -> Any:
+    net = residual_network(mx, layers)
+    net.initialize()
+    net.hybridize()
+    symbol = mx.sym.SoftmaxOutput(net(mx.sym.Variable("data")), name="softmax")
+    bound = symbol.simple_bind(mx.cpu(), data=(8, 3, 224, 224))
+    for name, array in bound.arg_dict.items():
+        if name.endswith("weight"):
+            mx.nd.random.normal(0, 0.05, shape=array.shape, out=array)
+    return _executor_training(mx, bound, _random(mx, 8, 3, 224, 224), mx.nd.array(np.arange(8)))
+
+
 def _executor(mx: Any) -> Any:
     bound = _mlp(mx).simple_bind(mx.cpu(), data=(128, 784))
+    for name, array in bound.arg_dict.items():
+        if name not in ("data", "softmax_label"):
+            array[:] = 0.01
+    return _executor_training(mx, bound, _random(mx, 128, 784), mx.nd.array(np.arange(128) % 10))
+
+
+def _executor_training(mx: Any, bound: Any, data: Any, label: Any) -> Any:
     names = [n for n in bound.arg_dict if n not in ("data", "softmax_label")]
-    for name in names:
-        bound.arg_dict[name][:] = 0.01
-    data, label = _random(mx, 128, 784), mx.nd.array(np.arange(128) % 10)
-    optimizer = mx.optimizer.SGD(learning_rate=0.01, momentum=0.9, rescale_grad=1 / 128)
+    optimizer = mx.optimizer.SGD(learning_rate=0.01, momentum=0.9, rescale_grad=1 / data.shape[0])
     update = mx.optimizer.get_updater(optimizer)
 
     def work(n: int) -> None:

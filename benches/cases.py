@@ -15,8 +15,15 @@ CASES: dict[str, str] = {
     "issue": "the same chains: time until the calls return",
     "chain20": "twenty elementwise operators over 4 M floats, hybridized",
     "resnet18": "ResNet-18 training step, batch 8, hybridized",
+    "resnet50": "ResNet-50 training step, batch 8, hybridized",
     "lstm": "LSTM training step (20 steps, batch 32, 128 units), hybridized",
     "bind10000": "infer, plan and bind a graph of 10,000 nodes",
     "executor": "MLP training step by Executor, batch 128",
     "module": "20 MLP training steps by Module.fit, batch 128",
+}
+
+#: The steps whose memory is measured (`bench.py --memory`).
+MEMORY_CASES: dict[str, str] = {
+    "resnet50": "ResNet-50 training, batch 8, hybridized, momentum",
+    "resnet50-executor": "ResNet-50 training, batch 8, Executor, momentum",
 }

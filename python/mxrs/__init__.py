@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 from . import _core, base, context
@@ -49,6 +50,7 @@ _MODULES = {
     "libinfo",
     "log",
     "lr_scheduler",
+    "memonger",
     "metric",
     "model",
     "module",
@@ -107,7 +109,8 @@ def __getattr__(name: str) -> Any:
     if target in _MISSING:
         # AttributeError, so that hasattr and getattr with a default keep working.
         raise AttributeError(f"mx.{name} is not built yet in mxrs {__mxrs_version__}")
-    raise AttributeError(f"module 'mxrs' has no attribute {name!r}")
+    # With these two, Python's traceback names what was perhaps meant.
+    raise AttributeError(f"module 'mxrs' has no attribute {name!r}", name=name, obj=sys.modules[__name__])
 
 
 def __dir__() -> list[str]:
@@ -129,8 +132,4 @@ def install_as_mxnet() -> None:
 
 if hasattr(os, "register_at_fork"):
     # A forked child (a data loader's worker) starts with a fresh engine.
-    os.register_at_fork(
-        before=_core.before_fork,
-        after_in_parent=_core.after_fork_in_parent,
-        after_in_child=_core.after_fork_in_child,
-    )
+    os.register_at_fork(before=_core.before_fork, after_in_child=_core.after_fork_in_child)

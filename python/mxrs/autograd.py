@@ -120,17 +120,28 @@ def mark_variables(
         raise ValueError(
             f"mark_variables: {len(xs)} variables, {len(gs)} gradients and {len(reqs)} grad_reqs"
         )
+    for array in (*xs, *gs):
+        if not isinstance(array, _core.NDArrayBase):
+            raise TypeError(
+                f"mark_variables: variables and gradients are NDArrays, given {type(array).__name__}"
+            )
     for x, g, req in zip(xs, gs, reqs, strict=True):
         _core.mark_variable(x, g, req)
 
 
-def _heads(heads: Any, head_grads: Any) -> tuple[list[NDArray], list[NDArray | None]]:
+def _heads(call: str, heads: Any, head_grads: Any) -> tuple[list[NDArray], list[NDArray | None]]:
     outputs = _list(heads)
+    for head in outputs:
+        if not isinstance(head, _core.NDArrayBase):
+            raise TypeError(f"{call}: heads are NDArrays, given {type(head).__name__}")
     if head_grads is None:
         return outputs, [None] * len(outputs)
     grads = _list(head_grads)
     if len(grads) != len(outputs):
-        raise ValueError(f"heads and head_grads differ in number: {len(outputs)} and {len(grads)}")
+        raise ValueError(f"{call}: heads and head_grads differ in number: {len(outputs)} and {len(grads)}")
+    for one in grads:
+        if one is not None and not isinstance(one, _core.NDArrayBase):
+            raise TypeError(f"{call}: head_grads are NDArrays or None, given {type(one).__name__}")
     return outputs, grads
 
 
@@ -158,7 +169,7 @@ def backward(
     MXNetError
         A head was not recorded, its graph was freed, or a head gradient has the wrong shape.
     """
-    outputs, grads = _heads(heads, head_grads)
+    outputs, grads = _heads("backward", heads, head_grads)
     _core.backward(outputs, grads, retain_graph, train_mode)
 
 
@@ -187,7 +198,7 @@ def grad(
     list of NDArray
         One per variable, also where there is only one.
     """
-    outputs, grads = _heads(heads, head_grads)
+    outputs, grads = _heads("grad", heads, head_grads)
     retain = create_graph if retain_graph is None else retain_graph
     return _core.grad(outputs, grads, _list(variables), retain, create_graph, train_mode)
 

@@ -47,7 +47,11 @@ def save_checkpoint(
     remove_amp_cast : bool
         Leave out the casts that automatic mixed precision put into `symbol`.
     """
+    if not hasattr(epoch, "__index__"):
+        raise TypeError(f"save_checkpoint: epoch is a whole number, given {epoch!r}")
     if symbol is not None:
+        if not hasattr(symbol, "save"):
+            raise TypeError(f"save_checkpoint: symbol is a Symbol or None, given {type(symbol).__name__}")
         symbol.save(f"{prefix}-symbol.json", remove_amp_cast=remove_amp_cast)
     arrays = {f"arg:{name}": array for name, array in arg_params.items()}
     arrays.update({f"aux:{name}": array for name, array in aux_params.items()})

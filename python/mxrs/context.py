@@ -51,7 +51,10 @@ class Context:
             if known is None:
                 allowed = ", ".join(Context.devstr2type)
                 raise ValueError(f"Context: device_type '{device_type}' is not valid; {allowed} are allowed")
-            self.device_typeid, self.device_id = known, int(device_id)
+            try:
+                self.device_typeid, self.device_id = known, int(device_id)
+            except (TypeError, ValueError):
+                raise TypeError(f"Context: device_id must be a whole number, given {device_id!r}") from None
         self._previous: list[tuple[int, int]] = []
 
     @property

@@ -6,7 +6,6 @@ and return. Arguments, gradients, auxiliary states and outputs are the same NDAr
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,16 +13,13 @@ import numpy as np
 
 from . import _core
 from . import ndarray as nd
-from .base import MXNetError
+from .base import MXNetError, check_budget
 from .context import Context
 from .ndarray import NDArray
 
 __all__ = ["Executor"]
 
 _REQS = ("null", "write", "add", "inplace")
-
-#: What each operator's inputs are called, for `monitor_all`.
-_INPUT_NAMES: dict[str, list[str]] = {}
 
 
 def _ordered(what: str, names: Sequence[str], given: Any, missing_ok: bool) -> list[NDArray | None]:
@@ -134,8 +130,10 @@ class Executor:
         reqs: list[str],
         aux: list[NDArray],
         group2ctx: Any = None,
+        memory_budget: int | str | None = None,
     ) -> None:
         self._symbol = symbol
+        self._memory_budget = check_budget(memory_budget)
         self._ctx = ctx
         self._group2ctx = group2ctx
         self._placement = placement
@@ -147,14 +145,21 @@ class Executor:
         self.aux_arrays = aux
         self._monitor: Callable[[bytes, NDArray], None] | None = None
         self._monitor_all = False
-        self._watched: list[str] = []
+        self._watched: Any = None
         self._build(symbol, len(symbol.list_outputs()))
 
     def _build(self, symbol: Any, own: int) -> None:
         contexts = [(c.device_typeid, c.device_id) for c in self._placement.outputs()]
         self._own = own
         self._handle = _core.ExecutorBase(
-            symbol, self.arg_arrays, self.grad_arrays, self._grad_req, self.aux_arrays, contexts, own
+            symbol,
+            self.arg_arrays,
+            self.grad_arrays,
+            self._grad_req,
+            self.aux_arrays,
+            contexts,
+            own,
+            self._memory_budget,
         )
         self._outputs = self._handle._outputs()
 
@@ -170,6 +175,7 @@ class Executor:
         aux_states: Any = None,
         group2ctx: Any = None,
         shared_exec: Executor | None = None,
+        memory_budget: int | str | None = None,
     ) -> Executor:
         """What `Symbol.bind` does."""
         ctx = _context(ctx)
@@ -182,7 +188,17 @@ class Executor:
         # Shapes and types that contradict the graph are told here, with the argument's name.
         given = {n: a for n, a in zip(names, arrays, strict=True) if a is not None}
         symbol._infer_shape({n: a.shape for n, a in given.items()}, {n: a.dtype for n, a in given.items()})
-        return Executor(symbol, placement, ctx, arrays, grads, reqs, aux, group2ctx)  # type: ignore[arg-type]
+        return Executor(
+            symbol,
+            placement,
+            ctx,
+            arrays,  # type: ignore[arg-type]
+            grads,
+            reqs,
+            aux,  # type: ignore[arg-type]
+            group2ctx,
+            memory_budget,
+        )
 
     @staticmethod
     def _simple_bind(
@@ -196,6 +212,7 @@ class Executor:
         shared_exec: Executor | None = None,
         shared_buffer: dict[str, NDArray] | None = None,
         shapes: Mapping[str, Sequence[int]] | None = None,
+        memory_budget: int | str | None = None,
     ) -> Executor:
         """What `Symbol.simple_bind` does: infers shapes and types, and makes the arrays."""
         ctx = _context(ctx)
@@ -213,7 +230,7 @@ class Executor:
                 "simple_bind error. The shapes of these arguments do not follow from what was given "
                 f"({shapes}); give them too: {', '.join(open_)}"
             )
-        types, aux_types = _types(symbol, type_dict, len(names), len(aux_names))
+        types, aux_types = types_of(symbol, type_dict)
         placement = _Placement(symbol, ctx, group2ctx)
         maker = _Maker(placement, shared_exec, shared_arg_names, shared_buffer)
         args = [maker.arg(n, s, t) for n, s, t in zip(names, arg_shapes, types, strict=True)]
@@ -222,7 +239,7 @@ class Executor:
             for n, s, t, r in zip(names, arg_shapes, types, reqs, strict=True)
         ]
         aux = [maker.aux(n, s, t) for n, s, t in zip(aux_names, aux_shapes, aux_types, strict=True)]
-        return Executor(symbol, placement, ctx, args, grads, reqs, aux, group2ctx)
+        return Executor(symbol, placement, ctx, args, grads, reqs, aux, group2ctx, memory_budget)
 
     # --- running ---
 
@@ -282,8 +299,10 @@ class Executor:
             heads = [out_grads]
         elif isinstance(out_grads, Mapping):
             heads = [out_grads.get(name) for name in self._symbol.list_outputs()]
-        else:
+        elif isinstance(out_grads, list | tuple):
             heads = list(out_grads)
+        else:
+            heads = [out_grads]
         for head in heads:
             if head is not None and not isinstance(head, NDArray):
                 raise TypeError(f"out_grads must be NDArrays, not {type(head).__name__}")
@@ -363,6 +382,10 @@ class Executor:
             ("arguments", self.arg_dict, arg_params),
             ("auxiliary states", self.aux_dict, aux_params or {}),
         ):
+            if not isinstance(values, Mapping):
+                raise TypeError(
+                    f"copy_params_from: a dict of NDArrays is expected, given {type(values).__name__}"
+                )
             for name, value in values.items():
                 target = targets.get(name)
                 if target is None:
@@ -431,6 +454,7 @@ class Executor:
             self._grad_req,
             aux,
             self._group2ctx,
+            self._memory_budget,
         )
 
     # --- watching it ---
@@ -440,67 +464,31 @@ class Executor:
     ) -> None:
         """Calls `callback(name, array)` for the output of every node after each `forward`.
 
-        Names arrive as bytes, as in MXNet. With `monitor_all`, inputs are reported too. A watched graph runs node by
-        node, without fusion, because every value must exist.
+        Names arrive as bytes, as in MXNet. With `monitor_all`, inputs are reported too. The mean and deviation that a
+        normalization computes are reported as outputs of it. A watched graph runs node by node, without fusion,
+        because every value must exist.
         """
         self._monitor = callback
         self._monitor_all = bool(monitor_all)
-        if self._watched or callback is None:
+        if self._watched is not None or callback is None:
             return
-        from .symbol import Group
+        from .symbol._watch import Watched
 
-        internals = self._symbol.get_internals()
-        self._watched = internals.list_outputs()
-        count = len(self._symbol.list_outputs())
-        self._build(Group([*(self._symbol[i] for i in range(count)), *internals]), count)
+        self._watched = Watched(self._symbol)
+        self._build(self._watched.symbol, self._watched.own)
 
     def _report(self, callback: Callable[[bytes, NDArray], None]) -> None:
-        values = dict(zip(self._watched, self._outputs[self._own :], strict=True))
-        variables = {*self._symbol.list_arguments(), *self._symbol.list_auxiliary_states()}
-        if not self._monitor_all:
-            for name, value in values.items():
-                if name not in variables:
-                    callback(name.encode(), value)
-            return
-        graph = json.loads(self._symbol.tojson())["nodes"]
-        by_node: dict[str, list[str]] = {}
-        for name in values:
-            if name not in variables:
-                by_node.setdefault(name.rsplit("_", 1)[0], []).append(name)
-        for node in graph:
-            if node["op"] == "null":
-                continue
-            for label, (source, index, *_) in zip(_input_names(node), node["inputs"], strict=False):
-                origin = graph[source]
-                if origin["op"] == "null":
-                    callback(origin["name"].encode(), values[origin["name"]])
-                    callback(f"{node['name']}_{label}".encode(), values[origin["name"]])
-                else:
-                    outs = by_node.get(origin["name"], [])
-                    if index < len(outs):
-                        callback(f"{node['name']}_{label}".encode(), values[outs[index]])
-            for name in by_node.get(node["name"], []):
-                callback(name.encode(), values[name])
+        self._watched.report(
+            self._outputs[self._own :],
+            lambda name, _, value: callback(name.encode(), value),
+            inputs=self._monitor_all,
+        )
 
 
-def _input_names(node: Mapping[str, Any]) -> list[str]:
-    if not _INPUT_NAMES:
-        for record in _core.list_ops():
-            names = [name for name, _ in record["inputs"]]
-            for spelling in (record["name"], *record["aliases"]):
-                _INPUT_NAMES[spelling] = [] if record["variadic"] else names
-    names = _INPUT_NAMES.get(node["op"], [])
-    return names or [f"arg{i}" for i in range(len(node["inputs"]))]
-
-
-def _types(
-    symbol: Any, type_dict: Mapping[str, Any] | None, args: int, aux: int
-) -> tuple[list[Any], list[Any]]:
-    """Types of arguments and auxiliary states; float32 where nothing says otherwise."""
+def types_of(symbol: Any, type_dict: Mapping[str, Any] | None) -> tuple[list[Any], list[Any]]:
+    """Types of arguments and auxiliary states; float32 where `type_dict` (types by name) does not decide."""
     given = {k: v for k, v in (type_dict or {}).items() if v is not None}
     arg_types, _, aux_types = symbol.infer_type_partial(**given)
-    arg_types = arg_types or [None] * args
-    aux_types = aux_types or [None] * aux
     return [t or np.float32 for t in arg_types], [t or np.float32 for t in aux_types]
 
 

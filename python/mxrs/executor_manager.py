@@ -102,6 +102,16 @@ def _copy(source: Any, target: NDArray) -> None:
         target[:] = np.asarray(source)
 
 
+def labels_of(batch: Any) -> Sequence[Any]:
+    """The labels of a batch; programs that only predict make batches of their own that have none."""
+    return getattr(batch, "label", None) or ()
+
+
+def pad_of(batch: Any) -> int:
+    """How many rows at the end of a batch only fill it up."""
+    return getattr(batch, "pad", None) or 0
+
+
 def _load_data(batch: Any, targets: Sequence[Any], major_axis: Sequence[int] = ()) -> None:
     """Copy `batch.data` into its targets."""
     _load_general(batch.data, targets, major_axis)
@@ -109,7 +119,7 @@ def _load_data(batch: Any, targets: Sequence[Any], major_axis: Sequence[int] = (
 
 def _load_label(batch: Any, targets: Sequence[Any], major_axis: Sequence[int] = ()) -> None:
     """Copy `batch.label` into its targets."""
-    _load_general(batch.label, targets, major_axis)
+    _load_general(labels_of(batch), targets, major_axis)
 
 
 class DataParallelExecutorGroup:

@@ -9,7 +9,6 @@ is about. Random numbers are drawn with :mod:`mxrs.ndarray.random` straight into
 
 from __future__ import annotations
 
-import difflib
 import json
 import logging
 import math
@@ -21,6 +20,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from . import ndarray as nd
+from .base import did_you_mean
 from .ndarray import NDArray, load
 
 __all__ = [
@@ -278,8 +278,7 @@ def create(*args: Any, **kwargs: Any) -> Any:
         return create(name, **kwargs)
     klass = _REGISTRY.get(name.lower())
     if klass is None:
-        near = difflib.get_close_matches(name.lower(), _REGISTRY, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(name.lower(), _REGISTRY)
         raise AssertionError(
             f"{name} is not registered. Please register with initializer.register first{hint}"
         )

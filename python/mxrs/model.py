@@ -7,10 +7,8 @@ from it. `FeedForward` trains and predicts through `mxrs.module`; it only transl
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -22,7 +20,7 @@ from . import symbol as sym
 from .base import MXNetError
 from .callback import LogValidationMetricsCallback, save_checkpoint
 from .context import Context, cpu, current_context
-from .executor_manager import _check_arguments
+from .executor_manager import _check_arguments, labels_of, pad_of
 from .initializer import Uniform
 from .ndarray import NDArray
 
@@ -48,6 +46,18 @@ class BatchEndParam(NamedTuple):
     locals: Any
 
 
+def listed(callbacks: Any) -> list[Any]:
+    """What an argument for callbacks holds: None, one, or a list of them."""
+    if callbacks is None:
+        return []
+    return list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
+
+
+def _counting_from_one(callback: Callable[[BatchEndParam], Any]) -> Callable[[BatchEndParam], Any]:
+    """`callback` for a `FeedForward`, which counts the batches from 1 where a Module counts from 0."""
+    return lambda param: callback(param._replace(nbatch=param.nbatch + 1))
+
+
 # ---- files -------------------------------------------------------------------------------------------------
 
 
@@ -61,6 +71,8 @@ def load_params(prefix: str, epoch: int) -> tuple[dict[str, NDArray], dict[str, 
     ValueError
         Where it is no checkpoint: a list of arrays, or names without `arg:` or `aux:`.
     """
+    if not hasattr(epoch, "__index__"):
+        raise TypeError(f"load_params: epoch is a whole number, given {epoch!r}")
     fname = f"{prefix}-{epoch:04d}.params"
     arrays = nd.load(fname)
     if not arrays:
@@ -93,25 +105,6 @@ def load_checkpoint(prefix: str, epoch: int) -> tuple[Any, dict[str, NDArray], d
     symbol = sym.load(f"{prefix}-symbol.json")
     arg_params, aux_params = load_params(prefix, epoch)
     return symbol, arg_params, aux_params
-
-
-def write_whole(fname: str, data: bytes) -> None:
-    """Write a file that appears under its name only when it is complete."""
-    path = os.path.realpath(fname)
-    number, part = tempfile.mkstemp(prefix=f".{os.path.basename(path)[:64]}.", dir=os.path.dirname(path))
-    try:
-        with os.fdopen(number, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(part, 0o666 & ~mask)
-        os.replace(part, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(part)
-        raise
 
 
 # ---- stores and updates ------------------------------------------------------------------------------------
@@ -415,17 +408,14 @@ class FeedForward:
         def keep(_epoch: int, _symbol: Any, arg_params: Any, aux_params: Any) -> None:
             self.arg_params, self.aux_params = arg_params, aux_params
 
-        callbacks: list[Any] = [keep]
-        if epoch_end_callback is not None:
-            callbacks += epoch_end_callback if isinstance(epoch_end_callback, list) else [epoch_end_callback]
         if isinstance(eval_end_callback, LogValidationMetricsCallback):
             eval_end_callback = None  # the module logs these lines itself
         module.fit(
             data,
             eval_data=evaluation,
             eval_metric=eval_metric,
-            epoch_end_callback=callbacks,
-            batch_end_callback=batch_end_callback,
+            epoch_end_callback=[keep, *listed(epoch_end_callback)],
+            batch_end_callback=[_counting_from_one(each) for each in listed(batch_end_callback)],
             kvstore=kvstore,
             optimizer=self.optimizer,
             optimizer_params=self.kwargs,
@@ -476,11 +466,11 @@ class FeedForward:
         module = self._predictor(data)
         columns: list[list[list[np.ndarray]]] = [[], [], []]
         for outputs, _, batch in module.iter_predict(data, num_batch=num_batch, reset=False):
-            rows = batch.data[0].shape[0] - (batch.pad or 0)
+            rows = batch.data[0].shape[0] - pad_of(batch)
             columns[0].append([array.asnumpy() for array in outputs])
             if return_data:
                 columns[1].append([array[:rows].asnumpy() for array in batch.data])
-                columns[2].append([array[:rows].asnumpy() for array in batch.label or []])
+                columns[2].append([array[:rows].asnumpy() for array in labels_of(batch)])
         joined = [[np.concatenate(parts) for parts in zip(*column)] for column in columns]
         single = [parts[0] if len(parts) == 1 else parts for parts in joined]
         return tuple(single) if return_data else single[0]

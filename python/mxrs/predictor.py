@@ -79,7 +79,8 @@ class Predictor:
             if name not in names:
                 raise MXNetError(f"Predictor: the network has no input {name}; there are {', '.join(names)}")
         types = {name: value.dtype for name, value in self._params.items() if name in names}
-        bound = self._symbol.simple_bind(self._ctx, grad_req="null", type_dict=types, **shapes)
+        given: dict[str, Any] = dict(shapes)
+        bound = self._symbol.simple_bind(self._ctx, grad_req="null", type_dict=types, **given)
         # Labels of loss layers are not inputs of a deployed network, and what they hold does not matter.
         missing = [
             name

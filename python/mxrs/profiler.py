@@ -11,7 +11,6 @@ import json
 import os
 import threading
 import time
-import uuid
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple
 
 from . import _core
 from . import ndarray as nd
+from ._files import write_whole
 from .base import MXNetError
 
 __all__ = [
@@ -244,16 +244,7 @@ class _Recorder:
     def write(self) -> None:
         with self.lock:
             self.drain()
-            path = os.fspath(self.config["filename"])
-            part = f"{path}.{uuid.uuid4().hex}"
-            try:
-                with open(part, "w", encoding="utf-8") as file:
-                    json.dump(self.trace(), file)
-                os.replace(part, path)
-            except BaseException:
-                if os.path.exists(part):
-                    os.remove(part)
-                raise
+            write_whole(self.config["filename"], json.dumps(self.trace()).encode())
 
 
 _recorder = _Recorder()

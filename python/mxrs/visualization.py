@@ -307,7 +307,7 @@ def plot_network(
     `shape` does not determine all shapes.
     """
     try:
-        from graphviz import Digraph  # type: ignore[import-not-found]
+        from graphviz import Digraph
     except ImportError as error:
         raise ImportError(
             "plot_network needs the Python package graphviz (pip install graphviz) and, to render files, the program "

@@ -318,3 +318,24 @@ def test_function_is_freed_with_its_result() -> None:
     del cube, y
     gc.collect()
     assert gone() is None
+
+
+def test_values_of_a_freed_graph_are_constants() -> None:
+    """Truncated backpropagation: a state kept from one step to the next needs no `detach` once backward ran."""
+    w = mx.nd.array([2.0])
+    w.attach_grad()
+    state = mx.nd.array([1.0])
+    found = []
+    for _ in range(3):
+        with autograd.record():
+            state = state * w
+            loss = state * state
+        loss.backward()
+        found.append(float(w.grad.asscalar()))
+    assert found == [4.0, 16.0, 64.0]
+    with autograd.record():
+        h = w * w
+        a, b = h * 2, h * 3
+    a.backward()
+    with pytest.raises(mx.MXNetError, match="freed"):
+        b.backward()

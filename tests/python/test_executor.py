@@ -1,4 +1,4 @@
-"""Executor: bind and simple_bind, running, arrays that are shared, reshape, monitors, placement, and what is refused."""
+"""Executor: bind and simple_bind, running, arrays that are shared, reshape, plans, placement, and what is refused."""
 
 import numpy as np
 import pytest
@@ -340,71 +340,7 @@ def test_reshape_of_a_convolutional_network():
     assert (other.aux_dict["n_moving_mean"].asnumpy() == 2).all()
 
 
-# --- monitors and plans -------------------------------------------------------------------------------------
-
-
-def test_monitor_receives_outputs():
-    executor = product().simple_bind(mx.cpu(), a=(1,), b=(1,))
-    seen = []
-    executor.set_monitor_callback(lambda name, array: seen.append((name, array.asscalar())))
-    executor.forward(a=numbers(2), b=numbers(3))
-    assert seen == [(b"m_output", 6)]
-    executor.forward(is_train=True, a=numbers(4))
-    executor.backward(numbers(1))
-    assert seen[1:] == [(b"m_output", 12)] and listed(executor.grad_arrays) == [[3], [4]]
-
-
-def test_monitor_of_all_receives_inputs_too():
-    executor = product().simple_bind(mx.cpu(), a=(1,), b=(1,))
-    seen = []
-    executor.set_monitor_callback(lambda name, array: seen.append(name), monitor_all=True)
-    executor.forward()
-    assert seen == [b"a", b"m_lhs", b"b", b"m_rhs", b"m_output"]
-
-
-def test_monitored_names_of_a_network(oracle):
-    """A watched network reports as MXNet does, and still computes the same."""
-    oracle.check(
-        """
-with mx.name.NameManager():
-    x = mx.sym.Convolution(mx.sym.Variable("data"), kernel=(3, 3), num_filter=2, name="c")
-    x = mx.sym.Activation(mx.sym.BatchNorm(x, name="n"), act_type="relu", name="r")
-    x = mx.sym.FullyConnected(mx.sym.Flatten(x), num_hidden=3, name="f")
-    net = mx.sym.SoftmaxOutput(x, name="softmax")
-e = net.simple_bind(mx.cpu(), data=(2, 1, 5, 5))
-for i, name in enumerate(net.list_arguments()):
-    e.arg_dict[name][:] = np.sin(np.arange(e.arg_dict[name].size) + i).reshape(e.arg_dict[name].shape)
-e.arg_dict["softmax_label"][:] = [1, 2]
-out_names = []
-e.set_monitor_callback(lambda name, array: out_names.append(name.decode()))
-e.forward(is_train=True)
-mx.nd.waitall()
-# MXNet reports hidden outputs and those of backward nodes too.
-visible = set(net.get_internals().list_outputs())
-out_names = [name for name in out_names if name in visible]
-e.set_monitor_callback(lambda name, array: None)
-e.backward()
-out_grads = [g.asnumpy() for g in e.grad_arrays]
-""",
-        rtol=1e-3,
-    )
-
-
-def test_monitored_values_are_those_of_the_graph():
-    net = mx.sym.SoftmaxOutput(mx.sym.Activation(dense(), act_type="relu", name="r"), name="s")
-    executor = net.simple_bind(mx.cpu(), x=(4, 3))
-    for i, name in enumerate(("x", "f_weight")):
-        array = executor.arg_dict[name]
-        array[:] = np.sin(np.arange(array.size) + i).reshape(array.shape)
-    (plain,) = (out.asnumpy() for out in executor.forward())
-    seen = {}
-    executor.set_monitor_callback(lambda name, array: seen.__setitem__(name.decode(), array.asnumpy()))
-    executor.forward()
-    assert list(seen) == ["f_output", "r_output", "s_output"]
-    x, weight = executor.arg_dict["x"].asnumpy(), executor.arg_dict["f_weight"].asnumpy()
-    np.testing.assert_allclose(seen["f_output"], x @ weight.T, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(seen["r_output"], np.maximum(x @ weight.T, 0), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(seen["s_output"], plain, rtol=1e-6)
+# --- plans --------------------------------------------------------------------------------------------------
 
 
 def test_the_plan_can_be_read():

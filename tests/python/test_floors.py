@@ -46,10 +46,10 @@ UNSAFE_FILES = {"rust/src/ops/kernel.rs", "rust/src/array/handle.rs", "rust/src/
 # Python's floors from the ground up; rooms of one floor may know each other.
 PYTHON_FLOORS: list[set[str]] = [
     {"_core", "_version", "libinfo"},
-    {"base", "error", "log", "name", "attribute", "registry", "context", "device", "runtime"},
+    {"_files", "base", "error", "log", "name", "attribute", "registry", "context", "device", "runtime"},
     {"util"},
     {"ndarray", "nd", "random", "autograd", "engine", "dlpack", "profiler", "storage"},
-    {"symbol", "sym", "executor", "cached_op"},
+    {"symbol", "sym", "executor", "cached_op", "memonger"},
     {"numpy", "np", "numpy_extension", "npx"},
     {"initializer", "init", "lr_scheduler", "metric", "recordio", "kvstore", "kv", "operator", "optimizer"},
     {"io", "image", "img", "callback", "monitor", "mon", "predictor", "visualization", "viz"},

@@ -430,3 +430,21 @@ def test_other_start_methods(method, tmp_path):
         [sys.executable, program], capture_output=True, text=True, env=environment, timeout=120
     )
     assert done.stdout.split() == ["1", "5", "9", "refused"], done.stderr
+
+
+@pytest.mark.parametrize("rollover", [True, False])
+def test_interval_sampler(oracle, rollover):
+    oracle.check(
+        """
+IntervalSampler = gluon.contrib.data.IntervalSampler
+samplers = [IntervalSampler(n, k, bool(rollover)) for n, k in ((7, 3), (6, 3), (4, 4), (5, 1))]
+out_found = [list(sampler) for sampler in samplers]
+""",
+        rollover=np.array(rollover),
+    )
+    # MXNet says 7 in both cases.
+    sampler = mx.gluon.contrib.data.IntervalSampler(7, 3, rollover)
+    assert len(sampler) == len(list(sampler))
+    for interval in (0, 4):
+        with pytest.raises(AssertionError, match=rf"interval {interval} must be .* at most length 3"):
+            mx.gluon.contrib.data.IntervalSampler(3, interval)

@@ -36,6 +36,8 @@ def run(cell, x, layout, merge, length):
 
 CELLS = {
     "rnn": "G.RNNCell(3)",
+    "lstmp": "gluon.contrib.rnn.LSTMPCell(3, 2)",
+    "vardrop": "gluon.contrib.rnn.VariationalDropoutCell(G.LSTMCell(3), 0.3, 0.3, 0.3)",
     "relu": "G.RNNCell(3, activation='relu', prefix='z_')",
     "softrelu": "G.RNNCell(3, activation='softrelu', input_size=3)",
     "lstm": "G.LSTMCell(3)",
@@ -164,6 +166,38 @@ def test_zoneout_and_dropout_act_in_training():
     dropped = rnn.DropoutCell(0.5)
     with autograd.record():
         assert 0.3 < (dropped.unroll(3, nd.ones((2, 3, 50)))[0].asnumpy() == 0).mean() < 0.7
+
+
+def test_variational_dropout_draws_once_per_sequence():
+    class Echo(rnn.HybridRecurrentCell):
+        def state_info(self, batch_size=0):
+            return [{"shape": (batch_size, 8), "__layout__": "NC"}]
+
+        def hybrid_forward(self, F, inputs, states):
+            return inputs, [F.ones_like(states[0])]
+
+    cell = gluon.contrib.rnn.VariationalDropoutCell(Echo(), drop_inputs=0.5, drop_outputs=0.25)
+    x = nd.ones((4, 6, 8))
+    with autograd.record():
+        first, _ = cell.unroll(6, x, merge_outputs=True)
+        second, _ = cell.unroll(6, x, merge_outputs=True)
+    assert (first == first[:, :1].broadcast_to(first.shape)).asnumpy().all()
+    assert set(np.unique(first.asnumpy()).round(4)) <= {0, np.float32(1 / 0.5 / 0.75).round(4)}
+    assert (first != second).asnumpy().any()
+    outside, _ = cell.unroll(6, x, merge_outputs=True)
+    assert (outside == 1).asnumpy().all()
+    cell.reset()
+    assert cell.drop_inputs_mask is None and cell.drop_states_mask is None
+    states = gluon.contrib.rnn.VariationalDropoutCell(rnn.LSTMCell(4), drop_states=0.5)
+    states.initialize()
+    with autograd.record():
+        states.unroll(2, x[:, :2])
+    assert states.drop_states_mask.shape == (4, 4) and states.drop_inputs_mask is None
+    both = rnn.BidirectionalCell(rnn.LSTMCell(2), rnn.LSTMCell(2))
+    with pytest.raises(AssertionError, match="variational state dropout"):
+        gluon.contrib.rnn.VariationalDropoutCell(both, drop_states=0.5)
+    with pytest.raises(AttributeError, match="Conv2DLSTMCell is not built yet"):
+        _ = gluon.contrib.rnn.Conv2DLSTMCell
 
 
 def test_a_cell_learns():

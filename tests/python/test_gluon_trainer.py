@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import os
 import threading
 import warnings
 
@@ -289,6 +290,25 @@ def test_states_continue_a_run(tmp_path, ctx):
     trainer.save_states(path)
     run(2, resume=path, p=p)
     np.testing.assert_allclose(values(p), values(run(4)[0]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("on_store", [False, True])
+def test_a_failed_save_leaves_the_former_states(tmp_path, monkeypatch, on_store):
+    kvstore = mx.kv.create("local") if on_store else None
+    trainer = gluon.Trainer([ones_param()], "adam", kvstore=kvstore, update_on_kvstore=on_store)
+    target = tmp_path / "t.states"
+    target.write_bytes(b"former")
+
+    def fail(_):
+        raise OSError("no space")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="no space"):
+        trainer.save_states(str(target))
+    assert target.read_bytes() == b"former"
+    assert [p.name for p in tmp_path.iterdir()] == ["t.states"]
+    with pytest.raises(FileNotFoundError, match=r"nowhere/t.states'$"):
+        trainer.save_states(str(tmp_path / "nowhere" / "t.states"))
 
 
 # --- construction ---

@@ -145,6 +145,7 @@ def test_an_imported_block_trains_on(tmp_path):
     mine = {k.split("_", 1)[1]: v.data().asnumpy() for k, v in block.collect_params().items()}
     for key, param in plain.collect_params().items():
         np.testing.assert_allclose(mine[key.split("_", 1)[1]], param.data().asnumpy(), rtol=1e-4, atol=1e-5)
+    assert repr(block) == f"SymbolBlock(\n{block._symbol!r} : 1 -> 1\n)"
     # Exported again, it is the same file.
     block.export(str(tmp_path / "again"))
     assert written(tmp_path / "again-symbol.json") == written(tmp_path / "net-symbol.json")

@@ -71,6 +71,35 @@ def test_custom_and_composite() -> None:
     assert both.get_name_value() == [("accuracy", 1.0), ("x", 2.0)]
 
 
+class _Peak(mx.metric.EvalMetric):
+    """As users write them: sums of NumPy's numbers."""
+
+    def update(self, labels, preds) -> None:
+        self.sum_metric += preds[0].asnumpy().max()
+        self.num_inst += 1
+
+
+@pytest.mark.parametrize("metric", [_Peak("peak"), mx.metric.Loss(), mx.metric.MAE()])
+def test_long_sums_keep_their_digits(metric) -> None:
+    """2**24 is where a float32 stops to count."""
+    for value in [2.0**24] + [1.0] * 31:
+        metric.update([mx.nd.zeros((1,))], [mx.nd.array([value])])
+    assert metric.get()[1] == (2**24 + 31) / 32
+    metric.reset_local()
+    metric.update([mx.nd.zeros((1,))], [mx.nd.array([2.0**24])])
+    metric.update([mx.nd.zeros((1,))], [mx.nd.array([1.0])])
+    assert metric.get()[1] == (2**24 + 1) / 2
+
+
+def test_values_print_as_numbers() -> None:
+    metric = mx.metric.create(
+        ["acc", "ce", "f1", mx.metric.Perplexity(None), mx.metric.np(lambda label, pred: np.float32(0.5))]
+    )
+    metric.update([mx.nd.array([0, 1])], [mx.nd.array([[0.5, 0.5], [0.5, 0.5]])])
+    assert str(metric.get()) == str((metric.get()[0], [float(value) for value in metric.get()[1]]))
+    assert "float" not in str(metric.get_name_value()) + str(metric)
+
+
 def test_update_dict_takes_the_named_arrays() -> None:
     metric = mx.metric.Accuracy(output_names=["p"], label_names=["l"])
     arrays = {"p": mx.nd.array([[1.0, 0.0]]), "z": mx.nd.array([[0.0]])}

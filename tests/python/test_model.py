@@ -84,7 +84,7 @@ def test_a_failed_save_leaves_the_former_file(tmp_path, monkeypatch):
     def fail(_):
         raise OSError("no space")
 
-    monkeypatch.setattr("mxrs.model.os.fsync", fail)
+    monkeypatch.setattr("os.fsync", fail)
     with pytest.raises(OSError, match="no space"):
         module.save_optimizer_states(str(target))
     assert target.read_bytes() == b"former"
@@ -252,6 +252,8 @@ def test_executor_manager_trains():
 
 
 def trained(**kwargs):
+    mx.random.seed(0)
+    np.random.seed(0)
     X, y = blobs()
     options = {"num_epoch": 15, "learning_rate": 0.2, "numpy_batch_size": 30, "initializer": mx.init.Xavier()}
     model = FeedForward(network(), **{**options, **kwargs})
@@ -270,6 +272,25 @@ def test_feedforward_learns_and_predicts():
     np.testing.assert_allclose(model.predict(X[:7]), found[:7], rtol=1e-5)
     np.testing.assert_allclose(model.predict(nd.array(X)), found, rtol=1e-5)
     assert model.predict(X, num_batch=2).shape == (60, 3)
+
+
+def test_feedforward_counts_batches_from_one(oracle):
+    """As MXNet, where a Module counts from 0."""
+    oracle.check(
+        """
+net = mx.sym.SoftmaxOutput(mx.sym.FullyConnected(mx.sym.Variable("data"), num_hidden=2), name="softmax")
+seen = []
+model = mx.model.FeedForward(net, num_epoch=1, numpy_batch_size=10)
+note = lambda where: lambda param: seen.append((where, param.epoch, param.nbatch))
+data = np.ones((30, 3), "f"), np.zeros(30)
+model.fit(*data, eval_data=data, batch_end_callback=(note(0) if whole else [note(0)]),
+          eval_batch_end_callback=note(1), eval_end_callback=note(2))
+model.score(mx.io.NDArrayIter(*data, 10), batch_end_callback=note(3))
+mx.mod.Module(net).fit(mx.io.NDArrayIter(*data, 10), num_epoch=1, batch_end_callback=note(4))
+out_seen = np.array(seen)
+""",
+        whole=np.array(1),
+    )
 
 
 def test_predict_drops_the_pad_and_returns_data():
@@ -349,7 +370,7 @@ def test_create_trains_with_an_epoch_size(caplog):
         eval_data=(X, y),
         batch_end_callback=lambda param: counted.append((param.epoch, param.nbatch)),
     )
-    assert counted == [(e, b) for e in range(2) for b in range(5)]
+    assert counted == [(e, b) for e in range(2) for b in range(1, 6)]
     assert model.kwargs == {"learning_rate": 0.1}
     kinds = [m.split("=")[0] for m in caplog.messages if m.startswith("Epoch[1]")]
     assert kinds.count("Epoch[1] Validation-accuracy") == 1 and kinds.count("Epoch[1] Train-loss") == 1

@@ -1,5 +1,7 @@
 """`Module` step by step: names, order of calls, parameters, optimizers, shapes, states, placement."""
 
+import collections
+
 import numpy as np
 import pytest
 
@@ -205,6 +207,35 @@ def test_shared_parameters_are_one():
         bound(symbol=network(hidden=7), shared_module=module, init=False)
     with pytest.raises(AssertionError, match="shared_module"):
         bound(shared_module=mx.mod.Module(network()), init=False)
+
+
+def test_batches_without_labels():
+    """Programs that predict make a batch with `data` alone."""
+    Plain = collections.namedtuple("Plain", ["data"])
+    module = bound()
+    wanted = [module.forward(batch(4), is_train=False), module.get_outputs()[0].asnumpy()][1]
+    values = batch(4).data
+    module.forward(Plain(values), is_train=False)
+    np.testing.assert_array_equal(module.get_outputs()[0].asnumpy(), wanted)
+    module.forward(Plain([nd.concat(*values, *values, dim=0)]), is_train=False)
+    np.testing.assert_allclose(module.get_outputs()[0].asnumpy()[4:], wanted, rtol=1e-6)
+    module.forward([Plain(values)], is_train=False)
+    np.testing.assert_allclose(module.get_outputs()[0].asnumpy(), wanted, rtol=1e-6)
+    ((outputs, number, _),) = module.iter_predict([Plain(values)], reset=False)
+    assert number == 0 and outputs[0].shape == wanted.shape
+
+
+def test_shared_parameters_of_no_decided_type():
+    """An argument whose type nothing decides is float32, also when executors share."""
+    state = mx.sym.Variable("state", shape=(1, 5), init=mx.init.One())
+    x = mx.sym.broadcast_add(mx.sym.Variable("data"), mx.sym.Cast(state, dtype="float32"))
+    net = mx.sym.FullyConnected(x, num_hidden=2, name="fc")
+    module, shared = (mx.mod.Module(net, label_names=None) for _ in range(2))
+    module.bind([("data", (4, 5))])
+    module.init_params(mx.init.Constant(0.5))
+    shared.bind([("data", (2, 5))], shared_module=module)
+    shared.forward(mx.io.DataBatch([nd.ones((2, 5))]), is_train=False)
+    assert (shared.get_outputs()[0].asnumpy() == 5 * (1 + 1) * 0.5).all()
 
 
 def test_the_mean_over_contexts_is_returned():

@@ -497,6 +497,11 @@ def test_copies_are_independent() -> None:
         assert net.attr("ctx_group") is None and other.attr("__ctx_group__") == "far"
 
 
+def test_the_name_is_an_attribute() -> None:
+    assert _dense().attr("name") == _dense().name and sym.var("x").attr("name") == "x"
+    assert _dense().attr("nothing") is None and "name" not in _dense().list_attr()
+
+
 def test_setting_attributes() -> None:
     net = _dense()
     net._set_attr(num_hidden="5", lr_mult="2")

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from .. import ndarray
+from .._files import write_whole
+from ..base import refuse_keywords
 from ..context import Context
 from ._scope import BlockScope as _BlockScope
 from .parameter import Parameter
@@ -41,7 +43,10 @@ class Block:
     _children: OrderedDict[str, Block]
     _reg_params: dict[str, Parameter]
 
-    def __init__(self, prefix: str | None = None, params: ParameterDict | None = None) -> None:
+    def __init__(
+        self, prefix: str | None = None, params: ParameterDict | None = None, **unknown: Any
+    ) -> None:
+        refuse_keywords(type(self), unknown)
         self._empty_prefix = prefix == ""
         self._prefix, self._params = _BlockScope.create(prefix, params, self._alias())
         self._name = self._prefix[:-1] if self._prefix.endswith("_") else self._prefix
@@ -134,17 +139,13 @@ class Block:
 
     def _warn_of_hidden_children(self) -> None:
         """Warn of blocks in plain lists and dicts: they run but are neither initialized nor saved."""
-        registered = None
         for name, value in self.__dict__.items():
-            if (
-                name.startswith("__")
-                or name in ("_children", "_reg_params")
-                or not isinstance(value, list | tuple | dict)
-            ):
+            if not isinstance(value, list | tuple | dict) or not value:
                 continue
-            if registered is None:
-                registered = {id(child) for child in self._children.values()}
-            if any(id(block) not in registered for block in _blocks_in(value)):
+            if name.startswith("__") or name in ("_children", "_reg_params", "_flags"):
+                continue
+            found = {id(block) for block in _blocks_in(value)}
+            if found and not found <= {id(child) for child in self._children.values()}:
                 warnings.warn(
                     f'"{type(self).__name__}.{name}" is an unregistered container with Blocks. Note that '
                     "Blocks inside the list, tuple or dict will not be registered automatically. Make sure "
@@ -255,8 +256,7 @@ class Block:
         """
         numbers: dict[str, int] = {}
         root = self._describe(numbers)
-        with open(f"{prefix}-model.json", "w", encoding="utf-8") as file:
-            json.dump({f"{self._alias()}0": root}, file)
+        write_whole(f"{prefix}-model.json", json.dumps({f"{self._alias()}0": root}).encode())
         self.save_parameters(f"{prefix}-model.params")
 
     def load(self, prefix: str) -> None:

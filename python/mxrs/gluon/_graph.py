@@ -65,8 +65,9 @@ class Graph:
             self._params.append(params[name])
             order.append(name)
         self._order = order
-        self._op = _core.CachedOpBase(symbol, order)
-        self._watched: tuple[Any, list[str]] | None = None
+        self._budget = block._memory_budget
+        self._op = _core.CachedOpBase(symbol, order, self._budget)
+        self._watched: tuple[Any, Any] | None = None
         self._ready = False
         self._single = out_format == 0
 
@@ -173,20 +174,22 @@ class Graph:
     def _call_watched(
         self, inputs: list[NDArray], hooks: Sequence[tuple[Callable[..., Any], bool]]
     ) -> list[NDArray]:
-        from ..symbol import Group
-
         if self._watched is None:
-            internals = self.symbol.get_internals()
-            own = [self.symbol[i] for i in range(len(self.symbol.list_outputs()))]
-            op = _core.CachedOpBase(Group([*own, *internals]), self._order)
-            self._watched = op, internals.list_outputs()
-        op, names = self._watched
+            from ..symbol._watch import Watched
+
+            watched = Watched(self.symbol)
+            self._watched = _core.CachedOpBase(watched.symbol, self._order), watched
+        op, watched = self._watched
         results = op._call(inputs)
-        count = len(results) - len(names)
-        variables = set(self._order)
+        variables, recording = set(self._order), autograd.is_recording()
         with autograd.pause():
-            for name, value in zip(names, results[count:], strict=True):
-                for callback, monitor_all in hooks:
-                    if monitor_all or name not in variables:
-                        callback(name, value.detach())
-        return results[:count]
+            for callback, monitor_all in hooks:
+
+                def tell(
+                    name: str, kind: str, value: NDArray, callback: Callable[..., Any] = callback
+                ) -> None:
+                    if name not in variables:
+                        callback(name.encode(), kind.encode(), value.detach())
+
+                watched.report(results[watched.own :], tell, inputs=monitor_all, hidden=recording)
+        return results[: watched.own]

@@ -16,7 +16,7 @@ import numpy as np
 
 from .. import autograd, ndarray
 from .._core import SymbolBase
-from ..base import MXNetError
+from ..base import MXNetError, check_budget, did_you_mean
 from ..context import Context, current_context
 from ..ndarray import NDArray
 from ._block import Block
@@ -84,13 +84,14 @@ class HybridBlock(Block):
     HybridBlocks too.
     """
 
-    def __init__(self, prefix: str | None = None, params: Any = None) -> None:
-        super().__init__(prefix=prefix, params=params)
+    def __init__(self, prefix: str | None = None, params: Any = None, **unknown: Any) -> None:
+        super().__init__(prefix=prefix, params=params, **unknown)
         self._active = False
         self._flags: list[tuple[str, Any]] = []
         self._backend: str | None = None
         self._backend_opts: dict[str, Any] = {}
         self._graph: Graph | None = None
+        self._memory_budget: str | None = None
         self._op_hooks: list[tuple[Callable[..., Any], bool]] = []
 
     def __getstate__(self) -> dict[str, Any]:
@@ -116,13 +117,39 @@ class HybridBlock(Block):
         inline_limit: int = 2,
         forward_bulk_size: int | None = None,
         backward_bulk_size: int | None = None,
+        memory_budget: int | str | None = None,
         **kwargs: Any,
     ) -> None:
         """Make calls on arrays run as a planned graph, traced on the next call.
 
         The graph is planned anew for every signature (shapes, dtypes, training or not) and always with static
         memory, so `static_alloc`, `static_shape`, `inline_limit` and the bulk sizes are accepted and change nothing.
+
+        Parameters
+        ----------
+        memory_budget : int or str, optional
+            How much working memory a training step of this graph may need: bytes, a share of what it needs without a
+            budget ('60%'), or 'smallest'. Results that do not fit are computed again for the gradients (see
+            `mxrs.memonger`). It is the budget of the block's whole graph: blocks inside it have none of their own.
+
+        Raises
+        ------
+        ValueError
+            `memory_budget` is none of these. One that is too small is refused by the first recorded call.
         """
+        self._memory_budget = check_budget(memory_budget)
+        if kwargs and backend is None:
+            # MXNet keeps them for a backend and says nothing; without one they are misspelt.
+            known = [
+                "static_alloc",
+                "static_shape",
+                "inline_limit",
+                "forward_bulk_size",
+                "backward_bulk_size",
+                "memory_budget",
+            ]
+            name = next(iter(kwargs))
+            warnings.warn(f"hybridize: no option is named {name!r}{did_you_mean(name, known)}", stacklevel=2)
         self._backend = backend
         self._backend_opts = kwargs
         self._active = active
@@ -183,10 +210,14 @@ class HybridBlock(Block):
                 params[name] = arrays[0]
             else:
                 params[name] = param.data(ctx)
-        if same_context(ctx, current_context()):
-            return self.hybrid_forward(ndarray, x, *args, **params)
-        with ctx:
-            return self.hybrid_forward(ndarray, x, *args, **params)
+        try:
+            if same_context(ctx, current_context()):
+                return self.hybrid_forward(ndarray, x, *args, **params)
+            with ctx:
+                return self.hybrid_forward(ndarray, x, *args, **params)
+        except TypeError:
+            self._check_inputs((x, *args), params)
+            raise
 
     def _forward_symbol(self, *args: Any) -> Any:
         """The block as a graph: its parameters are variables, and its operators are named after it."""
@@ -211,10 +242,25 @@ class HybridBlock(Block):
         raise NotImplementedError(f"{type(self).__name__} does not define hybrid_forward()")
 
     def _no_array(self, x: Any, args: tuple[Any, ...]) -> Exception:
+        kinds = ", ".join(type(value).__name__ for value in (x, *args))
         return ValueError(
             "In HybridBlock, there must be one NDArray or one Symbol in the input. Please check the type "
-            "of the args."
+            f"of the args: {type(self).__name__} '{self.name}' was given {kinds} (mx.nd.array makes an NDArray)"
         )
+
+    def _check_inputs(self, inputs: tuple[Any, ...], params: dict[str, Any]) -> None:
+        """Raises TypeError where `hybrid_forward` does not take as many inputs as were given."""
+        import inspect
+
+        signature = inspect.signature(self.hybrid_forward)
+        try:
+            signature.bind(ndarray, *inputs, **params)
+        except TypeError:
+            wanted = [name for name in list(signature.parameters)[1:] if name not in params]
+            raise TypeError(
+                f"{type(self).__name__} '{self.name}': {len(inputs)} inputs were given; hybrid_forward takes "
+                f"{', '.join(wanted) or 'none'}"
+            ) from None
 
     # --- shapes that the first batch tells ---
 
@@ -332,9 +378,9 @@ class HybridBlock(Block):
         self(x, *args)
 
     def register_op_hook(self, callback: Callable[..., Any], monitor_all: bool = False) -> None:
-        """Calls `callback(name, array)` with the output of every node of the hybridized graph after each call.
+        """Calls `callback(name, operator, array)` with the output of every node of the hybridized graph after each call.
 
-        A watched graph runs without fusion, because every value must exist.
+        `name` and `operator` are bytes, as in MXNet. With `monitor_all`, the inputs are given too. A watched graph runs without fusion, because every value must exist.
         """
         self._op_hooks.append((callback, monitor_all))
         for child in self._children.values():

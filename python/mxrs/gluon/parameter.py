@@ -9,6 +9,7 @@ blocks are in `block`.
 
 from __future__ import annotations
 
+import operator
 import threading
 import warnings
 from collections.abc import Sequence
@@ -49,16 +50,21 @@ def same_context(a: Context, b: Context) -> bool:
 def _as_context_list(ctx: Context | Sequence[Context] | None) -> list[Context]:
     if ctx is None:
         return [current_context()]
-    if isinstance(ctx, Context):
-        return [ctx]
-    return list(ctx)
+    contexts = [ctx] if isinstance(ctx, Context) else list(ctx)
+    for one in contexts:
+        if not isinstance(one, Context):
+            raise TypeError(f"ctx takes a Context such as mx.cpu(), or a list of them; {ctx!r} was given")
+    return contexts
 
 
 def _as_shape(shape: int | Sequence[int]) -> tuple[int, ...]:
     """`shape` as a tuple of Python ints, whatever integers (NumPy's too) it was given in."""
     if isinstance(shape, int | np.integer):
         return (int(shape),)
-    return tuple(int(dim) for dim in shape)
+    try:
+        return tuple(operator.index(dim) for dim in shape)
+    except TypeError:
+        raise TypeError(f"the shape of a Parameter holds whole numbers; {shape!r} was given") from None
 
 
 def _check_stype(name: str, argument: str, stype: str) -> str:
@@ -317,6 +323,10 @@ class Parameter:
         A deferred parameter takes it as its value to come. Raises AssertionError if the shape does not fit
         or the parameter was never initialized.
         """
+        if not hasattr(data, "shape"):
+            raise TypeError(
+                f"Parameter '{self.name}': set_data takes an array of shape {self.shape}, given {type(data).__name__}"
+            )
         self.shape = data.shape
         if self._data is None:
             if not self._deferred_init:

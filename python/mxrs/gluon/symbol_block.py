@@ -122,6 +122,10 @@ class SymbolBlock(HybridBlock):
             )
         return block
 
+    def __repr__(self) -> str:
+        inputs, outputs = len(self._input_names), len(self._symbol.list_outputs())
+        return f"{type(self).__name__}(\n{self._symbol!r} : {inputs} -> {outputs}\n)"
+
     def _forward_symbol(self, *args: Any) -> Any:
         flat, _ = _flatten(list(args))
         return self._symbol(**dict(zip(self._input_names, flat, strict=True)))

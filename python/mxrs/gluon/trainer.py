@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .. import kvstore, optimizer
+from .._files import write_whole
 from ..context import Context
 from .parameter import Parameter
 from .parameter_dict import ParameterDict
@@ -54,6 +55,10 @@ class Trainer:
             param._set_trainer(self)
         self._compression_params = compression_params
         self._contexts = self._check_contexts()
+        if optimizer_params is not None and not isinstance(optimizer_params, Mapping):
+            raise TypeError(
+                f"Trainer: optimizer_params is a dict such as {{'learning_rate': 0.1}}, given {optimizer_params!r}"
+            )
         options = dict(optimizer_params) if optimizer_params else {}
         self._init_optimizer(optimizer, options)
         self._scale = float(self._optimizer.rescale_grad)
@@ -183,7 +188,7 @@ class Trainer:
         Call it after `backward`, outside `record`. A gradient that no `backward` has touched since the last
         step raises UserWarning, or, with `ignore_stale_grad`, leaves its parameter as it is.
         """
-        self._optimizer.rescale_grad = self._scale / batch_size
+        self._optimizer.rescale_grad = self._rescaling("step", batch_size)
         self._prepare()
         if not self._update_on_kvstore:
             self._allreduce_grads()
@@ -203,8 +208,15 @@ class Trainer:
         """The second half of a step: scale by `1 / batch_size` and update, without summing over contexts."""
         self._prepare()
         self._check_split("update")
-        self._optimizer.rescale_grad = self._scale / batch_size
+        self._optimizer.rescale_grad = self._rescaling("update", batch_size)
         self._update(ignore_stale_grad)
+
+    def _rescaling(self, call: str, batch_size: float) -> float:
+        if not hasattr(batch_size, "__float__") or batch_size == 0:
+            raise ValueError(
+                f"Trainer.{call}: batch_size is the number of samples, at least 1; given {batch_size!r}"
+            )
+        return self._scale / batch_size
 
     def _check_split(self, call: str) -> None:
         if self._kvstore is not None and self._update_on_kvstore:
@@ -275,8 +287,7 @@ class Trainer:
         if self._update_on_kvstore:
             self._kvstore.save_optimizer_states(fname, dump_optimizer=True)
             return
-        with open(fname, "wb") as file:
-            file.write(self._updaters[0].get_states(dump_optimizer=True) if self._updaters else b"")
+        write_whole(fname, self._updaters[0].get_states(dump_optimizer=True) if self._updaters else b"")
 
     def load_states(self, fname: str) -> None:
         """Read what `save_states` wrote; the optimizer becomes the saved one."""
@@ -288,10 +299,8 @@ class Trainer:
             return
         if not self._updaters:
             return
-        with open(fname, "rb") as file:
-            states = file.read()
         for updater in self._updaters:
-            updater.set_states(states)
+            updater.read_states(fname)
             updater.optimizer = self._updaters[0].optimizer
         self._optimizer = self._updaters[0].optimizer
         self._optimizer.param_dict = dict(enumerate(self._params))

@@ -83,6 +83,8 @@ def split_and_load(
     """
     if isinstance(ctx_list, Context):
         ctx_list = [ctx_list]
+    if not isinstance(ctx_list, list | tuple):
+        raise TypeError(f"split_and_load: ctx_list is a list of contexts, given {ctx_list!r}")
     if len(ctx_list) == 0:
         raise ValueError("split_and_load: ctx_list is empty, at least one context is needed")
     if not isinstance(data, NDArray):
@@ -102,6 +104,10 @@ def clip_global_norm(arrays: Sequence[NDArray], max_norm: float, check_isfinite:
 
     Raises AssertionError if `arrays` is empty.
     """
+    if not isinstance(arrays, list | tuple):
+        raise TypeError(f"clip_global_norm: arrays is a list of NDArrays, given {type(arrays).__name__}")
+    if not hasattr(max_norm, "__float__"):
+        raise TypeError(f"clip_global_norm: max_norm is a number, given {max_norm!r}")
     if len(arrays) == 0:
         raise AssertionError("clip_global_norm: arrays is empty, there is nothing to take the norm of")
     home = arrays[0].context
@@ -271,6 +277,8 @@ def download(
 
 
 def _target_of(url: str, path: str | None) -> str:
+    if not isinstance(url, str):
+        raise TypeError(f"download: url is text, given {url!r}")
     name = url.split("?")[0].split("#")[0].split("/")[-1]
     if path is not None:
         path = os.path.expanduser(path)

@@ -7,13 +7,12 @@ ordered there by what it reads and writes; priorities are accepted and change no
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 from .. import ndarray as nd
 from .. import optimizer as opt
+from .._files import write_whole
 from ..base import MXNetError
 from ..context import Context
 from ..ndarray import NDArray
@@ -139,23 +138,11 @@ class KVStore(KVStoreBase):
 
         Raises AssertionError if there is no optimizer in this store.
         """
-        data = self._states_updater("save").get_states(dump_optimizer)
-        # A crash while writing must not cost the states of the last run.
-        part = f"{fname}.{uuid.uuid4().hex}"
-        try:
-            with open(part, "wb") as file:
-                file.write(data)
-            os.replace(part, fname)
-        except BaseException:
-            if os.path.exists(part):
-                os.remove(part)
-            raise
+        write_whole(fname, self._states_updater("save").get_states(dump_optimizer))
 
     def load_optimizer_states(self, fname: str) -> None:
         """Read what `save_optimizer_states` wrote, here or in MXNet 1.9.1."""
-        updater = self._states_updater("load")
-        with open(fname, "rb") as file:
-            updater.set_states(file.read())
+        self._states_updater("load").read_states(fname)
 
     def set_gradient_compression(self, compression_params: Any) -> NoReturn:
         """Not built yet (NotImplementedError)."""

@@ -7,18 +7,20 @@ in ``classification`` and ``regression``.
 
 from __future__ import annotations
 
-import difflib
 import json
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
+
+from ..base import did_you_mean
 from ..ndarray import NDArray
 
 __all__ = ["CompositeEvalMetric", "EvalMetric", "alias", "check_label_shapes", "create", "register"]
 
 MetricType = TypeVar("MetricType", bound="type[EvalMetric]")
-Value = Any  # a float, or what NumPy makes of it
+Value = Any  # a number, Python's or NumPy's
 
 
 def check_label_shapes(labels: Any, preds: Any, wrap: bool = False, shape: bool = False) -> tuple[Any, Any]:
@@ -36,7 +38,12 @@ def check_label_shapes(labels: Any, preds: Any, wrap: bool = False, shape: bool 
     ------
     ValueError
         Where they differ.
+    TypeError
+        Where one is neither.
     """
+    for what, values in (("labels", labels), ("preds", preds)):
+        if not hasattr(values, "shape" if shape else "__len__"):
+            raise TypeError(f"metric: {what} is an NDArray or a list of them, given {type(values).__name__}")
     of_labels, of_preds = (labels.shape, preds.shape) if shape else (len(labels), len(preds))
     if of_labels != of_preds:
         raise ValueError(f"Shape of labels {of_labels} does not match shape of predictions {of_preds}")
@@ -118,15 +125,17 @@ class EvalMetric:
 
     def reset(self) -> None:
         """Forget everything."""
+        # NumPy 2 adds a float32 to a Python float in float32, and a long sum loses its digits; a float64 of NumPy's
+        # stays one, also in the `+=` of a metric that a user wrote.
         self.num_inst: Value = 0
-        self.sum_metric: Value = 0.0
+        self.sum_metric: Value = np.float64(0)
         self.global_num_inst: Value = 0
-        self.global_sum_metric: Value = 0.0
+        self.global_sum_metric: Value = np.float64(0)
 
     def reset_local(self) -> None:
         """Forget what came since the last reset, but not the global pair."""
         self.num_inst = 0
-        self.sum_metric = 0.0
+        self.sum_metric = np.float64(0)
 
     def get(self) -> tuple[Any, Any]:
         """Name and value; nan before the first update."""
@@ -148,7 +157,9 @@ class EvalMetric:
 
 
 def _ratio(total: Value, count: Value) -> Value:
-    return float("nan") if count == 0 else total / count
+    value = float("nan") if count == 0 else total / count
+    # A number of Python's prints as 0.5, where NumPy's prints as np.float64(0.5).
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _pairs(name: Any, value: Any) -> list[tuple[str, Value]]:
@@ -225,8 +236,7 @@ def create(metric: Any, *args: Any, **kwargs: Any) -> Any:
         return create(name, **arguments)
     klass = _REGISTRY.get(metric.lower())
     if klass is None:
-        near = difflib.get_close_matches(metric.lower(), _REGISTRY, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(metric.lower(), _REGISTRY)
         raise AssertionError(f"{metric} is not registered. Please register with metric.register first{hint}")
     return klass(*args, **kwargs)
 

@@ -1,15 +1,14 @@
 """`BaseModule`: what all modules share, above `forward`, `backward` and `update`.
 
 It trains (`fit`), evaluates (`score`), predicts (`predict`, `iter_predict`) and keeps parameters in files. The
-subclasses say how a batch is computed. The functions at the end check names and shapes; programs that wrote
-their own module import them.
+subclasses say how a batch is computed. Programs that wrote their own module import the checks of names and shapes
+from here; they stand in `_arguments`.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,14 +17,16 @@ import numpy as np
 from .. import metric
 from .. import ndarray as nd
 from ..base import MXNetError
+from ..executor_manager import labels_of, pad_of
 from ..initializer import Uniform
-from ..io import DataBatch, DataDesc
-from ..model import BatchEndParam, split_params
+from ..io import DataBatch
+from ..model import BatchEndParam, listed, split_params
 from ..ndarray import NDArray
+from ._arguments import _as_list, _check_input_names, _parse_data_desc, _refuse_sparse
 from ._head_loss import HeadLoss, reports_loss
 from ._progress import Progress, batches_in, progress
 
-__all__ = ["BaseModule"]
+__all__ = ["BaseModule", "_as_list", "_check_input_names", "_parse_data_desc"]
 
 
 class BaseModule:
@@ -284,7 +285,7 @@ class BaseModule:
         if isinstance(batch, list):
             self.update_metric(eval_metric, [part.label for part in batch], pre_sliced=True)
         else:
-            self.update_metric(eval_metric, batch.label)
+            self.update_metric(eval_metric, getattr(batch, "label", None))
 
     def iter_predict(
         self, eval_data: Any, num_batch: int | None = None, reset: bool = True, sparse_row_id_fn: Any = None
@@ -301,7 +302,7 @@ class BaseModule:
                 break
             self.prepare(batch, sparse_row_id_fn=sparse_row_id_fn)
             self.forward(batch, is_train=False)
-            pad = batch.pad or 0
+            pad = pad_of(batch)
             outputs = [out[: out.shape[0] - pad] if pad else out for out in self.get_outputs()]
             yield outputs, nbatch, batch
 
@@ -409,6 +410,8 @@ class BaseModule:
         """
         if num_epoch is None:
             raise AssertionError("please specify number of epochs")
+        if not hasattr(num_epoch, "__index__"):
+            raise TypeError(f"fit: num_epoch is the number of epochs, given {num_epoch!r}")
         _refuse_sparse(sparse_row_id_fn)
         self.bind(
             data_shapes=train_data.provide_data,
@@ -443,7 +446,7 @@ class BaseModule:
                 # The parameters come from the devices, and where these differ all get the mean.
                 params = self.get_params()
                 self.set_params(*params)
-                for callback in _listed(epoch_end_callback):
+                for callback in listed(epoch_end_callback):
                     callback(epoch, self.symbol, *params)
                 if eval_data is not None:
                     self._validate(scope)
@@ -452,7 +455,7 @@ class BaseModule:
     def _train_epoch(self, scope: dict[str, Any], bar: Progress) -> int:
         """One pass through the data; returns how many batches there were."""
         epoch, eval_metric, loss_metric = scope["epoch"], scope["eval_metric"], scope["loss_metric"]
-        monitor, callbacks = scope["monitor"], _listed(scope["batch_end_callback"])
+        monitor, callbacks = scope["monitor"], listed(scope["batch_end_callback"])
         metrics = [eval_metric] if loss_metric is None else [eval_metric, loss_metric]
         for each in metrics:
             each.reset()
@@ -501,11 +504,11 @@ class BaseModule:
         if source is not None and not isinstance(batch, list):
             symbol, label_names = source
             if loss_metric.has_heads(symbol):
-                loss_metric.update(symbol, self.get_outputs(), dict(zip(label_names, batch.label or ())))
+                loss_metric.update(symbol, self.get_outputs(), dict(zip(label_names, labels_of(batch))))
 
     def _validate(self, scope: dict[str, Any]) -> None:
         """Log metric and loss over the evaluation data."""
-        callbacks = _listed(scope["eval_batch_end_callback"])
+        callbacks = listed(scope["eval_batch_end_callback"])
         loss_metric = None if reports_loss(scope["validation_metric"]) else HeadLoss()
         if loss_metric is not None:
             callbacks = [
@@ -529,66 +532,6 @@ _END = object()
 _ORDER = "call bind and init_params first"
 
 
-def _as_list(obj: Any) -> list[Any]:
-    """`obj` as a list: itself where it is a list or tuple, otherwise its only element."""
-    return list(obj) if isinstance(obj, list | tuple) else [obj]
-
-
-def _listed(callbacks: Any) -> list[Any]:
-    return [] if callbacks is None else _as_list(callbacks)
-
-
 def _call(callbacks: Any, param: BatchEndParam) -> None:
-    for callback in _listed(callbacks):
+    for callback in listed(callbacks):
         callback(param)
-
-
-def _refuse_sparse(sparse_row_id_fn: Any) -> None:
-    if sparse_row_id_fn is not None:
-        raise NotImplementedError("sparse_row_id_fn: sparse parameters are not built yet in mxrs")
-
-
-def _check_input_names(symbol: Any, names: Sequence[str], typename: str, throw: bool) -> None:
-    """Check that the network has arguments of these names.
-
-    Where it does not: ValueError, or a warning without `throw`, naming the inputs that were perhaps meant.
-    """
-    arguments = symbol.list_arguments()
-    for name in names:
-        if name in arguments:
-            continue
-        endings = ("_weight", "_bias", "_gamma", "_beta")
-        candidates = "\n\t".join(arg for arg in arguments if not arg.endswith(endings))
-        message = (
-            f"You created Module with Module(..., {typename}={list(names)}) but input with name '{name}' is not "
-            f"found in symbol.list_arguments(). Did you mean one of:\n\t{candidates}"
-        )
-        if throw:
-            raise ValueError(message)
-        warnings.warn(message, stacklevel=3)
-
-
-def _check_names_match(names: Sequence[str], shapes: Sequence[DataDesc], kind: str, throw: bool) -> None:
-    if sorted(names) == sorted(desc.name for desc in shapes):
-        return
-    message = f"Data provided by {kind}_shapes don't match names specified by {kind}_names ({shapes} vs. {list(names)})"
-    if throw:
-        raise ValueError(message)
-    warnings.warn(message, stacklevel=4)
-
-
-def _parse_data_desc(
-    data_names: Sequence[str], label_names: Sequence[str], data_shapes: Any, label_shapes: Any
-) -> tuple[list[DataDesc], list[DataDesc] | None]:
-    """Shapes of data and labels as descriptions, checked against the names.
-
-    Raises ValueError where the names of the data differ; those of labels are only warned of.
-    """
-    data = [desc if isinstance(desc, DataDesc) else DataDesc(*desc) for desc in data_shapes]
-    _check_names_match(data_names, data, "data", True)
-    if label_shapes is None or len(label_shapes) == 0:
-        _check_names_match(label_names, [], "label", False)
-        return data, None
-    labels = [desc if isinstance(desc, DataDesc) else DataDesc(*desc) for desc in label_shapes]
-    _check_names_match(label_names, labels, "label", False)
-    return data, labels

@@ -17,7 +17,8 @@ from ..context import Context, cpu
 from ..initializer import Uniform
 from ..model import load_params
 from ..ndarray import NDArray
-from .base_module import _ORDER, BaseModule, _check_input_names, _refuse_sparse
+from ._arguments import _check_input_names, _refuse_sparse, names_in
+from .base_module import _ORDER, BaseModule
 from .module import _BIND, Module, _refuse_compression
 
 __all__ = ["BucketingModule"]
@@ -70,8 +71,8 @@ class BucketingModule(BaseModule):
         self._grad_req: Any = None
         self._given_params: tuple[Any, Any] | None = None
         symbol, data_names, label_names = self._call_sym_gen(default_bucket_key)
-        _check_input_names(symbol, list(data_names or ()), "data_names", True)
-        _check_input_names(symbol, list(label_names or ()), "label_names", False)
+        _check_input_names(symbol, names_in(data_names), "data_names", True)
+        _check_input_names(symbol, names_in(label_names), "label_names", False)
         _check_input_names(symbol, self._state_names, "state_names", True)
         _check_input_names(symbol, self._fixed_param_names, "fixed_param_names", True)
 

@@ -13,7 +13,8 @@ from typing import Any
 from .. import ndarray as nd
 from ..base import MXNetError
 from ..context import Context
-from ..executor_manager import _load_general, _part, _split_input_slice
+from ..executor import types_of
+from ..executor_manager import _load_general, _part, _split_input_slice, labels_of
 from ..io import DataDesc
 from ..ndarray import NDArray
 
@@ -244,7 +245,7 @@ class DataParallelExecutorGroup:
     ) -> Any:
         """An executor with the parameters, gradients and auxiliary states of another one."""
         arg_shapes, _, aux_shapes = self.symbol.infer_shape(**shapes)
-        arg_types, _, aux_types = self.symbol.infer_type(**types)
+        arg_types, aux_types = types_of(self.symbol, types)
         place = self.contexts[i]
 
         def taken(held: Mapping[str, Any], name: str, shape: tuple[int, ...], dtype: Any) -> NDArray:
@@ -394,14 +395,14 @@ class DataParallelExecutorGroup:
         """
         shapes = self._shapes_of(batch)
         whole = not isinstance(batch, list)
-        data = whole and batch.provide_data
+        data = whole and getattr(batch, "provide_data", None)
         if not data:
             data = [DataDesc(d.name, s, d.dtype, d.layout) for d, s in zip(self.data_shapes, shapes)]
-        labels = whole and batch.provide_label
+        labels = whole and getattr(batch, "provide_label", None)
         if not labels:
             if self.label_shapes is None:
                 return data, None
-            given = [label.shape for label in batch.label or ()] if whole else []
+            given = [label.shape for label in labels_of(batch)] if whole else []
             size = shapes[0][self.data_layouts[0]] if self.data_layouts[0] >= 0 else self.batch_size
             labels = []
             for i, (desc, axis) in enumerate(zip(self.label_shapes, self.label_layouts)):
@@ -418,10 +419,10 @@ class DataParallelExecutorGroup:
         if isinstance(data_batch, list):
             batches = data_batch
             data: Sequence[Any] = [list(parts) for parts in zip(*(batch.data for batch in batches))]
-            label: Sequence[Any] = [list(parts) for parts in zip(*(batch.label or () for batch in batches))]
+            label: Sequence[Any] = [list(parts) for parts in zip(*(labels_of(batch) for batch in batches))]
             label = self._loaded(label)
         else:
-            data, label = data_batch.data, self._loaded(data_batch.label or ())
+            data, label = data_batch.data, self._loaded(labels_of(data_batch))
             if self._simple_data is not None and self._simple_label is not None:
                 _load_general(data, self._simple_data)
                 if label:

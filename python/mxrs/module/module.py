@@ -9,6 +9,7 @@ from typing import Any
 
 from .. import ndarray as nd
 from .. import optimizer as opt
+from .._files import write_whole
 from ..base import MXNetError
 from ..context import Context, cpu
 from ..initializer import InitDesc, Uniform
@@ -19,10 +20,18 @@ from ..model import (
     _update_params,
     _update_params_on_kvstore,
     load_checkpoint,
-    write_whole,
 )
 from ..ndarray import NDArray
-from .base_module import _ORDER, BaseModule, _check_input_names, _parse_data_desc, _refuse_sparse
+from ._arguments import (
+    _check_input_names,
+    _parse_data_desc,
+    _refuse_sparse,
+    contexts_in,
+    initializer_in,
+    names_in,
+    symbol_in,
+)
+from .base_module import _ORDER, BaseModule
 from .executor_group import DataParallelExecutorGroup
 
 __all__ = ["Module"]
@@ -68,7 +77,7 @@ class Module(BaseModule):
     ) -> None:
         super().__init__(logger=logger)
         _refuse_compression("Module", compression_params)
-        self._context = [context] if isinstance(context, Context) else list(context)
+        self._context = contexts_in(context)
         loads = [1] * len(self._context) if work_load_list is None else list(work_load_list)
         if len(loads) != len(self._context):
             raise AssertionError(
@@ -76,11 +85,11 @@ class Module(BaseModule):
             )
         self._work_load_list = loads
         self._group2ctxs = group2ctxs
-        self._symbol = symbol
-        self._data_names = list(data_names or ())
-        self._label_names = list(label_names or ())
-        self._state_names = list(state_names or ())
-        self._fixed_param_names = list(fixed_param_names or ())
+        self._symbol = symbol_in(symbol)
+        self._data_names = names_in(data_names)
+        self._label_names = names_in(label_names)
+        self._state_names = names_in(state_names)
+        self._fixed_param_names = names_in(fixed_param_names)
         _check_input_names(symbol, self._data_names, "data_names", True)
         _check_input_names(symbol, self._label_names, "label_names", False)
         _check_input_names(symbol, self._state_names, "state_names", True)
@@ -149,8 +158,7 @@ class Module(BaseModule):
         if self._update_on_kvstore:
             self._kvstore.load_optimizer_states(fname)
         else:
-            with open(fname, "rb") as file:
-                self._updater.set_states(file.read())
+            self._updater.read_states(fname)
 
     # ---- names and shapes ---------------------------------------------------------------------------------
 
@@ -230,6 +238,7 @@ class Module(BaseModule):
             return
         assert self.binded, "call bind before initializing the parameters"
         assert self._arg_params is not None and self._aux_params is not None
+        initializer = initializer_in(initializer, arg_params, aux_params)
         attrs = self._symbol.attr_dict()
         for held, given in ((self._arg_params, arg_params), (self._aux_params, aux_params)):
             for name in sorted(held):
@@ -257,7 +266,10 @@ class Module(BaseModule):
                 )
             source.copyto(array)
         elif given is not None and not allow_missing:
-            raise RuntimeError(f"{name} is not presented")
+            raise RuntimeError(
+                f"{name} is not presented: the parameters that were given are {', '.join(sorted(given)) or 'none'}; "
+                "with allow_missing=True the initializer fills it"
+            )
         elif initializer is not None:
             initializer(InitDesc(name, attrs), array)
         elif given is None:

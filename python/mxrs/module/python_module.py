@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .. import ndarray as nd
+from ..executor_manager import labels_of
 from ..initializer import Uniform
 from ..io import DataDesc
 from ..ndarray import NDArray
@@ -184,9 +185,9 @@ class PythonLossModule(PythonModule):
         self._scores = data_batch.data[0]
         is_train = self.for_training if is_train is None else is_train
         if is_train:
-            if not data_batch.label:
+            if not labels_of(data_batch):
                 raise ValueError(f"{type(self).__name__}: training needs a batch with a label")
-            self._labels = data_batch.label[0]
+            self._labels = labels_of(data_batch)[0]
 
     def get_outputs(self, merge_multi_context: bool = True) -> list[Any]:
         """The scores."""

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from ..executor_manager import labels_of, pad_of
 from ..initializer import Uniform
 from ..io import DataBatch, DataDesc
 from ..ndarray import NDArray
@@ -212,7 +213,11 @@ class SequentialModule(BaseModule):
     def forward(self, data_batch: Any, is_train: bool | None = None) -> None:
         """Compute a batch through all modules."""
         assert self.binded and self.params_initialized, _ORDER
-        label, pad, index = data_batch.label, data_batch.pad, data_batch.index
+        label, pad, index = (
+            list(labels_of(data_batch)),
+            pad_of(data_batch),
+            getattr(data_batch, "index", None),
+        )
         batch = data_batch
         for layer, module in enumerate(self._modules):
             module.forward(batch, is_train=is_train)
@@ -227,7 +232,7 @@ class SequentialModule(BaseModule):
                 index=index,
                 bucket_key=getattr(data_batch, "bucket_key", None),
                 provide_data=[DataDesc(name, out.shape, out.dtype) for name, out in zip(names, outputs)],
-                provide_label=data_batch.provide_label,
+                provide_label=getattr(data_batch, "provide_label", None),
             )
 
     def backward(self, out_grads: Any = None) -> None:

@@ -235,7 +235,7 @@ def split_v2(
 
 def histogram(
     a: NDArray, bins: int | NDArray = 10, range: tuple[float, float] | None = None
-) -> tuple[NDArray, NDArray]:
+) -> list[NDArray]:
     """How many elements fall into each bin, and the edges of the bins.
 
     Parameters
@@ -248,8 +248,7 @@ def histogram(
         The outer edges; the least and the largest value if not given.
     """
     if isinstance(bins, NDArray):
-        counts, edges = op("_histogram")(a, bins)
-        return counts, edges
+        return op("_histogram")(a, bins)
     if not isinstance(bins, (int, np.integer)):
         raise ValueError(
             f"bins argument should be either an integer or an NDArray, a {type(bins).__name__} was given"
@@ -259,8 +258,7 @@ def histogram(
         values = a.asnumpy()
         low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
         range = (low, high) if low < high else (low - 0.5, high + 0.5)
-    counts, edges = op("_histogram")(a, bin_cnt=int(bins), range=(float(range[0]), float(range[1])))
-    return counts, edges
+    return op("_histogram")(a, bin_cnt=int(bins), range=(float(range[0]), float(range[1])))
 
 
 def onehot_encode(indices: NDArray, out: NDArray) -> NDArray:

@@ -140,8 +140,10 @@ class NDArray(_core.NDArrayBase):
 
     def __index__(self) -> int:
         if not np.issubdtype(self.dtype, np.integer):
+            # Python also asks here when it tries `array * 'text'`.
             raise TypeError(
-                f"only integer arrays of one element can be an index; the dtype is {NAMES[self._type_flag]}"
+                "only integer arrays of one element can be an index, or say how often text or a list is repeated; "
+                f"the dtype is {NAMES[self._type_flag]}"
             )
         return int(self._only("an index"))
 
@@ -193,7 +195,9 @@ class NDArray(_core.NDArrayBase):
             return other
         if isinstance(other, Context):
             return _core.copy_to_context(self, (other.device_typeid, other.device_id))
-        raise TypeError(f"copyto does not support type {type(other)}")
+        raise TypeError(
+            f"copyto does not support type {type(other)}; an NDArray or a Context such as mx.cpu() is allowed"
+        )
 
     def as_in_context(self, context: Context) -> NDArray:
         """The array itself if it lives on `context`, else a copy there."""
@@ -328,6 +332,8 @@ class NDArray(_core.NDArrayBase):
         """
         if stype not in (None, "default"):
             raise NotImplementedError(f"attach_grad: gradients of storage type '{stype}' are not built yet")
+        if not isinstance(grad_req, str):
+            raise TypeError(f"attach_grad: grad_req is 'write', 'add' or 'null', given {grad_req!r}")
         grad = op("zeros_like")(_core.detach(self))
         _core.mark_variable(self, grad, grad_req)
 
@@ -354,6 +360,10 @@ class NDArray(_core.NDArrayBase):
         train_mode : bool
             Whether layers behave as in training.
         """
+        if out_grad is not None and not isinstance(out_grad, NDArray):
+            raise TypeError(
+                f"backward: out_grad is an NDArray of shape {self.shape}, given {type(out_grad).__name__}"
+            )
         _core.backward([self], [out_grad], retain_graph, train_mode)
 
     # -- storage types and the NumPy interface ---------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..base import MXNetTypeError
+from ..base import MXNetTypeError, did_you_mean
 from ..context import current_context
 from ._devices import call_on
 from ._dtypes import NAMES, flag_of
@@ -63,7 +63,11 @@ def _draw(
     where = {key: value for key, value in where.items() if not key.startswith("__")}
     unknown = set(where) - {"shape", "dtype", "ctx", "out", "name"}
     if unknown:
-        raise MXNetTypeError(f"{scalar}: no argument is named {', '.join(sorted(unknown))}")
+        name = min(unknown)
+        allowed = [*parameters, "shape", "dtype", "ctx", "out"]
+        raise MXNetTypeError(
+            f"{scalar}: no argument is named {name!r}{did_you_mean(name, allowed)} (there are {', '.join(allowed)})"
+        )
     shape, dtype, out = _given(where["shape"]), _given(where["dtype"]), where["out"]
     extra: dict[str, Any] = {} if out is None else {"out": out}
     if dtype not in (None, "None"):

@@ -13,7 +13,6 @@ one before it is whole.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import math
 import os
@@ -25,6 +24,7 @@ from typing import IO, Any
 import numpy as np
 
 from .. import _core
+from .._files import replacing
 from ..base import MXNetError
 from ._dtypes import NAMES, NP_DTYPES
 from ._lookup import op
@@ -173,7 +173,7 @@ def load(fname: str | os.PathLike[str]) -> list[NDArray] | dict[str, NDArray]:
     MXNetError
         If the file cannot be opened or is damaged.
     """
-    path = os.fspath(fname)
+    path = _path("load", fname)
     try:
         stream = open(os.path.expanduser(path), "rb", buffering=1 << 16)  # noqa: SIM115 (closed by the caller below)
     except OSError as error:
@@ -220,7 +220,7 @@ def save(fname: str | os.PathLike[str], data: NDArray | list[NDArray] | Mapping[
     MXNetError
         If the file cannot be written.
     """
-    path = os.fspath(fname)
+    path = _path("save", fname)
     names: list[str] = []
     if isinstance(data, NDArray):
         values = [data]
@@ -237,7 +237,7 @@ def save(fname: str | os.PathLike[str], data: NDArray | list[NDArray] | Mapping[
     for value in values:
         value.wait_to_read()
     try:
-        with _replacing(os.path.expanduser(path)) as stream:
+        with replacing(os.path.expanduser(path)) as stream:
             stream.write(struct.pack("<QQQ", _LIST_MAGIC, 0, len(values)))
             for value in values:
                 _write_array(stream, value)
@@ -249,45 +249,7 @@ def save(fname: str | os.PathLike[str], data: NDArray | list[NDArray] | Mapping[
         raise MXNetError(f"save: {path} cannot be written: {error.strerror}") from None
 
 
-@contextlib.contextmanager
-def _replacing(path: str) -> Any:
-    """A file beside `path` that takes its place when everything was written to disk, and vanishes if not."""
-    path = os.path.realpath(path)
-    if os.path.exists(path) and not os.path.isfile(path):
-        # A pipe or a device: nothing to replace.
-        with open(path, "wb") as stream:
-            yield stream
-        return
-    import tempfile  # slow to import, and only needed here
-
-    folder = os.path.dirname(path) or "."
-    number, temporary = tempfile.mkstemp(prefix=f".{os.path.basename(path)[:64]}.", suffix=".tmp", dir=folder)
-    try:
-        with os.fdopen(number, "wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        with contextlib.suppress(OSError):
-            os.chmod(temporary, _mode(path))
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-    with contextlib.suppress(OSError, AttributeError):
-        # The rename itself reaches the disk with the folder; Windows has no such call.
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def _mode(path: str) -> int:
-    """The permissions of the file that is replaced, or those that a new file gets."""
-    try:
-        return os.stat(path).st_mode & 0o7777
-    except OSError:
-        mask = os.umask(0)
-        os.umask(mask)
-        return 0o666 & ~mask
+def _path(call: str, fname: Any) -> str:
+    if not isinstance(fname, str | os.PathLike):
+        raise TypeError(f"{call}: fname is the name of a file, given {fname!r}")
+    return os.fspath(fname)

@@ -8,7 +8,6 @@ the rules stand in ``sgd``, ``adaptive`` and ``contrib``.
 
 from __future__ import annotations
 
-import difflib
 import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from .. import ndarray as nd
+from ..base import did_you_mean, refuse_keywords
 from ..ndarray import NDArray
 
 __all__ = ["Optimizer", "create", "register"]
@@ -58,6 +58,8 @@ class Optimizer:
     ------
     AssertionError
         Where `param_idx2name` is not a dict.
+    TypeError
+        For an argument that the optimizer does not have.
     """
 
     opt_registry: dict[str, type[Optimizer]] = {}
@@ -74,7 +76,9 @@ class Optimizer:
         begin_num_update: int = 0,
         multi_precision: bool = False,
         param_dict: Mapping[Any, Any] | None = None,
+        **unknown: Any,
     ) -> None:
+        refuse_keywords(type(self), unknown)
         self.rescale_grad = rescale_grad
         self.lr_scheduler = lr_scheduler
         if lr_scheduler is None and learning_rate is None:
@@ -141,8 +145,7 @@ class Optimizer:
             raise TypeError(f"create expects the name of an optimizer, given {type(name).__name__}")
         klass = Optimizer.opt_registry.get(name.lower())
         if klass is None:
-            near = difflib.get_close_matches(name.lower(), Optimizer.opt_registry, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(name.lower(), Optimizer.opt_registry)
             raise ValueError(f"Cannot find optimizer {name}{hint}")
         return klass(**kwargs)
 
@@ -197,6 +200,8 @@ class Optimizer:
                 "mutate the value of the learning rate of the optimizer only when the LRScheduler of the "
                 "optimizer is undefined."
             )
+        if not hasattr(lr, "__float__"):
+            raise TypeError(f"set_learning_rate: a number is expected, given {lr!r}")
         self.lr = lr
 
     def set_lr_scale(self, args_lrscale: Any) -> None:

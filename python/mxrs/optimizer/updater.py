@@ -113,6 +113,17 @@ class Updater:
         self.states = loaded
         self.states_synced = dict.fromkeys(loaded, False)
 
+    def read_states(self, fname: str) -> None:
+        """:meth:`set_states` with what a file holds; what it raises names the file, and OSError tells of files that
+        cannot be read.
+        """
+        with open(fname, "rb") as file:
+            data = file.read()
+        try:
+            self.set_states(data)
+        except pickle.UnpicklingError as error:
+            raise pickle.UnpicklingError(f"{fname}: {error}") from error
+
 
 def get_updater(optimizer: Optimizer) -> Updater:
     """An :class:`Updater` for `optimizer`."""
@@ -240,9 +251,9 @@ def load_states(data: bytes) -> Any:
     try:
         loaded = _StatesUnpickler(io.BytesIO(data)).load()
         return _with_arrays(loaded)
-    except pickle.UnpicklingError:
-        raise
     except Exception as error:
+        if isinstance(error, pickle.UnpicklingError) and str(error).startswith("optimizer states"):
+            raise
         raise pickle.UnpicklingError(f"optimizer states are damaged: {error}") from error
 
 

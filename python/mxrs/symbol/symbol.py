@@ -6,18 +6,19 @@ come from the core's records.
 
 from __future__ import annotations
 
+import operator
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from numbers import Number
 from typing import Any, NoReturn
 
 from .. import _core
+from .._files import write_whole
 from ..attribute import AttrScope
 from ..base import MXNetError, NotImplementedForSymbol
 from ..context import Context, current_context
 from ..ndarray._dtypes import flag_of
-from ..ndarray.utils import _replacing
 from ._lookup import function, op
 
 __all__ = ["Group", "Symbol", "Variable", "fromjson", "load", "load_json", "var"]
@@ -159,6 +160,10 @@ class Symbol(_core.SymbolBase):
 
     # ---- attributes -------------------------------------------------------------------------------------------
 
+    def attr(self, key: str) -> str | None:
+        """The attribute of this name, of the node itself; None where it has none. ``name`` is the node's name."""
+        return self.name if key == "name" else super().attr(key)
+
     def list_attr(self, recursive: bool = False) -> dict[str, str]:
         """The attributes of the node itself. Those of all nodes are in :meth:`attr_dict`."""
         if recursive:
@@ -250,7 +255,12 @@ class Symbol(_core.SymbolBase):
         for name, shape in shapes.items():
             if not isinstance(shape, (tuple, list)):
                 raise TypeError(f"Arguments need to be shapes (tuple), but '{name}' is {type(shape)}.")
-            shapes[name] = tuple(int(extent) for extent in shape)
+            try:
+                shapes[name] = tuple(operator.index(extent) for extent in shape)
+            except TypeError:
+                raise TypeError(
+                    f"infer_shape: the shape of '{name}' holds whole numbers, given {shape}"
+                ) from None
         return shapes
 
     # ---- files ------------------------------------------------------------------------------------------------
@@ -268,8 +278,7 @@ class Symbol(_core.SymbolBase):
             raise TypeError(f"save: fname need to be string, not {type(fname).__name__}")
         text = self.tojson(remove_amp_cast)
         try:
-            with _replacing(os.path.expanduser(fname)) as stream:
-                stream.write(text.encode())
+            write_whole(os.path.expanduser(fname), text.encode())
         except OSError as error:
             raise MXNetError(f"save: {fname} cannot be written: {error.strerror}") from None
 
@@ -284,6 +293,8 @@ class Symbol(_core.SymbolBase):
         aux_states: Any = None,
         group2ctx: Any = None,
         shared_exec: Any = None,
+        *,
+        memory_budget: int | str | None = None,
     ) -> Any:
         """An executor of the graph on given arrays.
 
@@ -299,10 +310,20 @@ class Symbol(_core.SymbolBase):
             Where the nodes of each `ctx_group` run.
         shared_exec : Executor, optional
             An executor whose memory may be used again.
+        memory_budget : int or str, optional
+            How much working memory training may need: bytes, a share of what it needs without a budget ('60%'), or
+            'smallest'. Results that do not fit are computed again for the gradients; see `mxrs.memonger`.
+
+        Raises
+        ------
+        ValueError
+            An argument does not fit the graph, or the budget is too small; the message says the smallest that is not.
         """
         from ..executor import Executor
 
-        return Executor._bind(self, ctx, args, args_grad, grad_req, aux_states, group2ctx, shared_exec)
+        return Executor._bind(
+            self, ctx, args, args_grad, grad_req, aux_states, group2ctx, shared_exec, memory_budget
+        )
 
     def simple_bind(
         self,
@@ -314,6 +335,7 @@ class Symbol(_core.SymbolBase):
         shared_arg_names: Any = None,
         shared_exec: Any = None,
         shared_buffer: Any = None,
+        memory_budget: int | str | None = None,
         **kwargs: Any,
     ) -> Any:
         """An executor of the graph on new arrays of the shapes given by name; see :meth:`bind`.
@@ -334,6 +356,7 @@ class Symbol(_core.SymbolBase):
             shared_exec,
             shared_buffer,
             kwargs,
+            memory_budget,
         )
 
     def eval(self, ctx: Context | None = None, **kwargs: Any) -> list[Any]:
@@ -477,6 +500,8 @@ def var(
         if not isinstance(value, str):
             raise ValueError(f"variable {name}: Set Attr only accepts string values; {key} is {value!r}")
     if shape is not None:
+        if isinstance(shape, str):
+            raise TypeError(f"variable {name}: shape is a tuple of whole numbers, given {shape!r}")
         shape = tuple(int(e) for e in shape) if isinstance(shape, (tuple, list)) else shape
         texts["__shape__"] = str(shape)
     if lr_mult is not None:
@@ -509,10 +534,10 @@ def Group(symbols: Sequence[Symbol], create_fn: Any = None) -> Symbol:
     """The outputs of several symbols as one symbol. `create_fn` has no meaning here."""
     if isinstance(symbols, _core.SymbolBase):
         return symbols  # type: ignore[return-value]
-    symbols = list(symbols)
-    if not symbols or not all(isinstance(s, _core.SymbolBase) for s in symbols):
-        raise TypeError("Expected a list of symbols as input")
-    group: Symbol = _core.symbol_group(symbols)
+    parts = list(symbols) if isinstance(symbols, Iterable) else []
+    if not parts or not all(isinstance(s, _core.SymbolBase) for s in parts):
+        raise TypeError(f"Group: Expected a list of symbols as input, given {symbols!r}")
+    group: Symbol = _core.symbol_group(parts)
     return group
 
 

@@ -11,6 +11,7 @@ mod derivative;
 mod eval;
 mod plan;
 mod print;
+mod sign;
 #[cfg(test)]
 mod tests;
 

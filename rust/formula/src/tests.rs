@@ -328,3 +328,24 @@ fn wgsl_text() {
         }
     }
 }
+
+#[test]
+fn signs_are_told_from_the_nodes() {
+    let relu = Formula::build(1, &[], |a| a.x(0).gt(0.0).select(a.x(0), 0.0));
+    let leaky = Formula::build(1, &["slope"], |a| a.x(0).gt(0.0).select(a.x(0), a.param("slope") * a.x(0)));
+    assert!(
+        relu.keeps_sign(&[])
+            && leaky.keeps_sign(&[0.1])
+            && Formula::build(1, &[], |a| a.x(0).relu()).keeps_sign(&[])
+    );
+    assert!(!leaky.keeps_sign(&[-0.1]), "a negative slope turns signs round");
+    assert!(!Formula::build(1, &[], |a| a.x(0).gt(0.0).select(a.x(0), 1.0)).keeps_sign(&[]));
+    assert!(!Formula::build(1, &[], |a| a.x(0).gt(1.0).select(a.x(0), 0.0)).keeps_sign(&[]));
+    for f in [relu, leaky] {
+        let slope = f.derivative(0).unwrap();
+        assert!(slope.reads_only_sign(1), "{}", slope.text());
+        assert!(!slope.reads_only_sign(0) && !slope.reads_only_sign(2), "{}", slope.text());
+    }
+    let square = Formula::build(1, &[], |a| a.x(0).square()).derivative(0).unwrap();
+    assert!(!square.reads_only_sign(1));
+}

@@ -51,7 +51,7 @@ pub fn invoke(
     if op.promotes && ins.len() > 1 && ins[1..].iter().any(|a| a.dtype() != ins[0].dtype()) {
         return invoke_promoted(op, attrs, ins, out, context);
     }
-    let recorded = is_recording() && ins.iter().any(|a| a.link.is_some());
+    let recorded = is_recording() && ins.iter().any(|a| a.is_linked());
     let composition = match &op.body {
         Body::Compose(body) => Some(body),
         _ if recorded => op.equivalent.as_ref(),
@@ -158,7 +158,7 @@ fn check_out(op: OpRef, i: usize, given: &[&Array], visible: usize, spec: &Spec)
             spec.shape
         )));
     }
-    if is_recording() && target.link.is_some() {
+    if is_recording() && target.is_linked() {
         return Err(Error::op(format!(
             "{}: writing to an array that is part of a recorded computation would make its gradient wrong; \
              write to a copy, or call backward first",
@@ -290,7 +290,7 @@ fn record(op: OpRef, attrs: &Attrs, ins: &[&Array], outs: &mut Arrays) {
     let states = linkable && keeps.ins != u32::MAX;
     let slot = |(i, a): (usize, &&Array)| match op.is_state(i) {
         true if states && keeps.input(i) => Slot::state(a),
-        mutated => Slot::new(a, linkable && keeps.input(i) && !mutated, a.link.clone()),
+        mutated => Slot::new(a, linkable && keeps.input(i) && !mutated, a.live_link()),
     };
     let node = OpNode {
         op,
@@ -308,7 +308,7 @@ fn record(op: OpRef, attrs: &Attrs, ins: &[&Array], outs: &mut Arrays) {
 /// The elements from `skip` on as an array of `shape` over the same memory, recorded like a call.
 pub fn view(array: &Array, skip: usize, shape: mxrs_base::Shape) -> Result<Array> {
     let mut window = array.window(skip, shape.clone())?;
-    if is_recording() && array.link.is_some() {
+    if is_recording() && array.is_linked() {
         let op = ops::registry::expect("_window");
         let attrs = Attrs::new(op, &[("skip", skip.into()), ("shape", (&shape).into())])?;
         let mut outs: Arrays = smallvec::smallvec![window];

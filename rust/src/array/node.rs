@@ -7,6 +7,7 @@ use mxrs_base::{Error, Result};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// Which output of which node an array is.
 #[derive(Clone)]
@@ -26,6 +27,8 @@ pub enum GradReq {
 /// One node. Its state is emptied when backward frees the graph.
 pub struct Node {
     pub state: Mutex<NodeState>,
+    /// Whether the state was emptied; asked without the lock, which the walk backward holds while it records.
+    pub freed: AtomicBool,
 }
 
 pub enum NodeState {
@@ -88,7 +91,7 @@ impl Slot {
     /// A state that the gradient rule changes; writes in between do not matter.
     pub fn state(array: &Array) -> Slot {
         let data = Some(Saved { chunk: array.chunk.clone(), offset: array.offset, version: None });
-        Slot { spec: array.spec.clone(), data, link: array.link.clone() }
+        Slot { spec: array.spec.clone(), data, link: array.live_link() }
     }
 
     /// The value as it was, or an error if it was written since; `None` where it was not kept.
@@ -110,9 +113,21 @@ impl Slot {
     }
 }
 
+impl Array {
+    /// The recorded value this is, unless its graph was freed: then the array counts as a constant.
+    pub fn live_link(&self) -> Option<Link> {
+        self.link.clone().filter(|link| !link.node.freed.load(Relaxed))
+    }
+
+    /// Whether a call on the array is recorded.
+    pub fn is_linked(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| !link.node.freed.load(Relaxed))
+    }
+}
+
 impl Node {
     pub fn new(state: NodeState) -> Arc<Node> {
-        Arc::new(Node { state: Mutex::new(state) })
+        Arc::new(Node { state: Mutex::new(state), freed: AtomicBool::new(false) })
     }
 
     /// A marked variable.

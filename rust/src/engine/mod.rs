@@ -16,9 +16,7 @@ pub mod trace;
 mod wait;
 
 pub use chunk::{Chunk, ChunkRef};
-pub use queue::{
-    after_fork_in_child, after_fork_in_parent, before_fork, is_naive, panic_error, pending, run, set_naive,
-};
+pub use queue::{after_fork_in_child, before_fork, is_naive, panic_error, pending, run, set_naive};
 pub use wait::{Waited, wait_all, wait_read, wait_write};
 
 #[cfg(test)]

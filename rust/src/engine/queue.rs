@@ -6,7 +6,7 @@ use mxrs_base::{Error, Result};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use smallvec::SmallVec;
 use std::collections::BinaryHeap;
-use std::sync::atomic::{AtomicBool, AtomicI8, AtomicUsize, Ordering::*};
+use std::sync::atomic::{AtomicI8, AtomicPtr, AtomicUsize, Ordering::*};
 use std::sync::{Arc, OnceLock};
 
 type Body = Box<dyn FnOnce() -> Result<()> + Send>;
@@ -53,6 +53,7 @@ pub(super) struct Shared {
     pending: AtomicUsize,
     serial: AtomicUsize,
     pub errors: Mutex<Vec<Parked>>,
+    pub bell: wait::Bell,
 }
 
 #[derive(Default)]
@@ -62,15 +63,46 @@ struct Ready {
     sleeping: usize,
 }
 
+/// Null until first used.
+static SHARED: AtomicPtr<Shared> = AtomicPtr::new(std::ptr::null_mut());
+
+#[inline]
 pub(super) fn shared() -> &'static Shared {
-    static SHARED: OnceLock<Shared> = OnceLock::new();
-    SHARED.get_or_init(|| Shared {
-        ready: Mutex::new(Ready::default()),
-        wake: Condvar::new(),
-        pending: AtomicUsize::new(0),
-        serial: AtomicUsize::new(0),
-        errors: Mutex::new(Vec::new()),
-    })
+    let shared = SHARED.load(Acquire);
+    if shared.is_null() {
+        return first();
+    }
+    // SAFETY: what the pointer names was leaked.
+    unsafe { &*shared }
+}
+
+#[cold]
+fn first() -> &'static Shared {
+    let made = Box::into_raw(Box::new(Shared::new()));
+    match SHARED.compare_exchange(std::ptr::null_mut(), made, AcqRel, Acquire) {
+        // SAFETY: leaked just now, and nobody takes it back.
+        Ok(_) => unsafe { &*made },
+        Err(other) => {
+            // SAFETY: nobody has seen `made`; `other` was leaked.
+            unsafe {
+                drop(Box::from_raw(made));
+                &*other
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn new() -> Shared {
+        Shared {
+            ready: Mutex::new(Ready::default()),
+            wake: Condvar::new(),
+            pending: AtomicUsize::new(0),
+            serial: AtomicUsize::new(0),
+            errors: Mutex::new(Vec::new()),
+            bell: wait::Bell::default(),
+        }
+    }
 }
 
 /// -1: not asked yet; else whether the naive twin is chosen.
@@ -397,31 +429,16 @@ fn grant(state: &mut State, granted: &mut SmallVec<[Arc<Task>; 4]>) {
     }
 }
 
-static FORK_GUARD: AtomicBool = AtomicBool::new(false);
-
-/// Before a fork: everything queued finishes, and the ready list stays locked until the fork is over.
+/// Before a fork: everything queued finishes.
 pub fn before_fork() {
     wait::drain();
-    std::mem::forget(shared().ready.lock());
-    FORK_GUARD.store(true, Release);
 }
 
-/// After a fork, in the process that forked.
-pub fn after_fork_in_parent() {
-    if FORK_GUARD.swap(false, AcqRel) {
-        // SAFETY: `before_fork` locked it on this thread and forgot the guard.
-        unsafe { shared().ready.force_unlock() };
-    }
-}
-
-/// After a fork, in the child: the workers are gone; the next operation starts new ones.
+/// After a fork, in the child: the workers are gone, and locks may be in the hands of threads that do not exist here, so the child
+/// begins with queues of its own; the next operation starts new workers.
 pub fn after_fork_in_child() {
-    if FORK_GUARD.swap(false, AcqRel) {
-        // SAFETY: this thread is the copy of the one that locked it; no other thread exists here.
-        unsafe { shared().ready.force_unlock() };
-        let mut ready = shared().ready.lock();
-        ready.workers = 0;
-        ready.sleeping = 0;
+    if !SHARED.load(Acquire).is_null() {
+        SHARED.store(Box::into_raw(Box::new(Shared::new())), Release);
     }
 }
 

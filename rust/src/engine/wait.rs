@@ -4,7 +4,6 @@ use super::chunk::ChunkRef;
 use super::queue::{has_ready, help, pending, shared};
 use mxrs_base::Result;
 use parking_lot::{Condvar, Mutex};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering::*};
 use std::time::{Duration, Instant};
 
@@ -16,15 +15,15 @@ pub enum Waited {
     NotYet,
 }
 
-struct Bell {
+#[derive(Default)]
+pub(super) struct Bell {
     lock: Mutex<()>,
     rung: Condvar,
     waiting: AtomicUsize,
 }
 
 fn bell() -> &'static Bell {
-    static BELL: OnceLock<Bell> = OnceLock::new();
-    BELL.get_or_init(|| Bell { lock: Mutex::new(()), rung: Condvar::new(), waiting: AtomicUsize::new(0) })
+    &shared().bell
 }
 
 /// Something finished or became ready: waiting threads look again.

@@ -1,7 +1,9 @@
 //! The cached operator: a graph called like one operator, with a plan per signature. What `hybridize` makes of a block.
 
+use super::budget::Budget;
+use super::memory::Spares;
 use super::plan::{Plan, Request};
-use super::run::{Run, arena};
+use super::run::Run;
 use crate::array::{
     Array, CustomGrad, DrawAgain, EagerBuild, Link, Mode, custom_node, is_recording, is_training,
 };
@@ -23,16 +25,18 @@ pub struct CachedOp {
     /// Where each of the caller's arrays goes: the symbol's variables in the order of the plan.
     places: Vec<usize>,
     plans: Mutex<HashMap<Request, Arc<Plan>>>,
-    /// Working memory of calls that keep nothing, for the next such call.
-    arenas: Mutex<HashMap<usize, Array>>,
+    /// Working memory that goes from call to call.
+    spares: Arc<Spares>,
+    budget: Budget,
 }
 
 /// Plans of one graph before the oldest signature is forgotten: shapes that never repeat must not fill the memory.
 const MAX_PLANS: usize = 256;
 
 impl CachedOp {
-    /// `order` names the variables in the order in which calls give their arrays.
-    pub fn new(symbol: Symbol, order: &[String]) -> Result<CachedOp> {
+    /// `order` names the variables in the order in which calls give their arrays; `budget` is the working memory that a
+    /// recorded call may need.
+    pub fn new(symbol: Symbol, order: &[String], budget: Budget) -> Result<CachedOp> {
         let (args, aux) = symbol.inputs();
         let mut places = Vec::new();
         for node in args.iter().chain(&aux) {
@@ -44,13 +48,14 @@ impl CachedOp {
             arguments: args.len(),
             places,
             plans: Mutex::default(),
-            arenas: Mutex::default(),
+            spares: Arc::default(),
+            budget,
         })
     }
 
     /// Runs the graph on `given` (in the order of [`CachedOp::new`]); recorded as one call while recording.
     pub fn call(&self, given: &[Array], context: Context) -> Result<Vec<Array>> {
-        let inputs: Vec<Array> = self
+        let mut inputs: Vec<Array> = self
             .places
             .iter()
             .map(|i| {
@@ -59,25 +64,26 @@ impl CachedOp {
                 })
             })
             .collect::<Result<_>>()?;
-        let recorded = is_recording() && inputs.iter().any(|a| a.link.is_some());
+        let recorded = is_recording() && inputs.iter().any(Array::is_linked);
+        // What comes from a graph that was freed is a constant of this one.
+        inputs.iter_mut().for_each(|a| a.link = a.live_link());
         let grads = match recorded {
             true => inputs.iter().take(self.arguments).map(|a| u8::from(a.link.is_some())).collect(),
             false => Vec::new(),
         };
         let specs = inputs.iter().map(|a| a.spec().clone()).collect();
-        let plan =
-            self.plan(Request { specs, train: is_training(), grads, heads: self.symbol.heads.len() })?;
+        let heads = self.symbol.heads.len();
+        let plan = self.plan(Request { specs, train: is_training(), grads, heads, budget: self.budget })?;
         let context = inputs.first().map_or(context, Array::context);
         let mut outputs = Vec::new();
         for v in &plan.outputs {
             outputs.push(Array::empty(plan.spec(*v).clone(), context)?);
         }
+        let memory = self.spares.lease(plan.arena, context)?;
         if !recorded {
-            let memory = self.arena(&plan, context)?;
             Run::forward(plan, inputs, outputs.clone(), memory)?;
             return Ok(outputs);
         }
-        let memory = arena(&plan, context)?;
         let links: Vec<Option<Link>> = inputs.iter().map(|a| a.link.clone()).collect();
         let run = Run::forward(plan, inputs.clone(), outputs.clone(), memory)?;
         let rule = self.rule(run, inputs);
@@ -99,20 +105,6 @@ impl CachedOp {
         }
         plans.insert(request, plan.clone());
         Ok(plan)
-    }
-
-    /// Working memory shared by calls that keep nothing: the engine orders them.
-    fn arena(&self, plan: &Plan, context: Context) -> Result<Array> {
-        let mut arenas = self.arenas.lock();
-        if let Some(found) = arenas.get(&plan.arena)
-            && found.context() == context
-        {
-            return Ok(found.clone());
-        }
-        let made = arena(plan, context)?;
-        arenas.clear();
-        arenas.insert(plan.arena, made.clone());
-        Ok(made)
     }
 
     /// What the tape calls to go backward through the call.

@@ -17,6 +17,13 @@ pub fn describe(plan: &Plan) -> String {
         plan.arena as f64 / (1 << 20) as f64,
         plan.consts.len()
     );
+    let again = plan.again().len();
+    if again > 0 {
+        let _ = writeln!(
+            text,
+            "{again} nodes are computed again in the backward phase: `(again)` stands behind their names"
+        );
+    }
     for (n, step) in plan.steps.iter().enumerate() {
         if n == plan.forward {
             text.push_str("-- backward\n");

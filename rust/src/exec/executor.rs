@@ -1,7 +1,9 @@
 //! The executor: a graph bound to arrays. Its outputs are the same arrays in every run.
 
+use super::budget::Budget;
+use super::memory::Lease;
 use super::plan::{Plan, Request};
-use super::run::{Run, arena};
+use super::run::Run;
 use crate::array::{Array, GradReq};
 use crate::device::Context;
 use crate::graph::Symbol;
@@ -18,7 +20,7 @@ pub struct Executor {
     grads: Vec<Option<Array>>,
     reqs: Vec<GradReq>,
     outputs: Vec<Array>,
-    plans: HashMap<(bool, bool), (Arc<Plan>, Array)>,
+    plans: HashMap<(bool, bool), (Arc<Plan>, Arc<Lease>)>,
     /// The last forward run, if it kept what backward needs.
     run: Option<Run>,
     trained: bool,
@@ -26,11 +28,13 @@ pub struct Executor {
     context: Context,
     /// The symbol's own outputs; further ones are watched.
     own: usize,
+    budget: Budget,
 }
 
 impl Executor {
     /// Binds. `contexts` are those of the outputs, `own` of which are differentiated; `grads` and `reqs` go with the
-    /// arguments.
+    /// arguments, `budget` with the working memory of training.
+    #[allow(clippy::too_many_arguments)] // what binding takes
     pub fn new(
         symbol: Symbol,
         args: Vec<Array>,
@@ -39,6 +43,7 @@ impl Executor {
         aux: Vec<Array>,
         contexts: &[Context],
         own: usize,
+        budget: Budget,
     ) -> Result<Executor> {
         for (i, grad) in grads.iter().enumerate() {
             if let Some(grad) = grad
@@ -68,6 +73,7 @@ impl Executor {
             ran: false,
             context,
             own,
+            budget,
         };
         let (plan, _) = made.plan(made.wants_grads(), made.wants_grads())?;
         for (i, v) in plan.outputs.iter().enumerate() {
@@ -81,7 +87,7 @@ impl Executor {
         self.reqs.iter().zip(&self.grads).any(|(r, g)| *r != GradReq::Null && g.is_some())
     }
 
-    fn plan(&mut self, train: bool, back: bool) -> Result<(Arc<Plan>, Array)> {
+    fn plan(&mut self, train: bool, back: bool) -> Result<(Arc<Plan>, Arc<Lease>)> {
         if let Some((plan, arena)) = self.plans.get(&(train, back)) {
             return Ok((plan.clone(), arena.clone()));
         }
@@ -94,9 +100,9 @@ impl Executor {
             true => self.reqs.iter().zip(&self.grads).map(code).collect(),
             false => Vec::new(),
         };
-        let request = Request { specs, train, grads, heads: self.own };
+        let request = Request { specs, train, grads, heads: self.own, budget: self.budget };
         let plan = Arc::new(Plan::new(&self.symbol, &request)?);
-        let arena = arena(&plan, self.context)?;
+        let arena = Lease::own(plan.arena, self.context)?;
         self.plans.insert((train, back), (plan.clone(), arena.clone()));
         Ok((plan, arena))
     }

@@ -1,4 +1,12 @@
-//! Places in one block of memory for values that live at different times.
+//! Places in one block of memory for values that live at different times; and the blocks of runs, which go from one run
+//! to the next.
+
+use crate::array::Array;
+use crate::device::Context;
+use crate::ops::Spec;
+use mxrs_base::{DType, Result, Shape};
+use parking_lot::Mutex;
+use std::sync::Arc;
 
 /// Values start at multiples of this, a cache line.
 pub const ALIGN: usize = 64;
@@ -58,5 +66,69 @@ impl Arena {
     /// Bytes of the whole block.
     pub fn peak(&self) -> usize {
         self.peak
+    }
+}
+
+/// Blocks of runs that are over for the caller, but not for the engine: issued and still going on. The next run may have
+/// one at once, since the engine lets it wait for the one before; a block of its own would double the memory.
+#[derive(Default)]
+pub struct Spares {
+    waiting: Mutex<Vec<Array>>,
+}
+
+impl Spares {
+    /// Memory for a run: the smallest waiting block that is large enough, or a new one.
+    pub fn lease(self: &Arc<Spares>, bytes: usize, context: Context) -> Result<Arc<Lease>> {
+        let found = {
+            let mut waiting = self.waiting.lock();
+            let fits = |a: &Array| a.size() >= bytes && a.context() == context;
+            let best = (0..waiting.len()).filter(|i| fits(&waiting[*i])).min_by_key(|i| waiting[*i].size());
+            best.map(|i| waiting.swap_remove(i))
+        };
+        let block = match found {
+            Some(block) => block,
+            None => block(bytes, context)?,
+        };
+        Ok(Arc::new(Lease { block, home: Some(self.clone()) }))
+    }
+}
+
+/// `bytes` of undefined content.
+fn block(bytes: usize, context: Context) -> Result<Array> {
+    Array::empty(Spec::new(Shape::new(&[bytes]), DType::U8), context)
+}
+
+/// The block of one run, held by it and by the operations that it issued.
+pub struct Lease {
+    block: Array,
+    home: Option<Arc<Spares>>,
+}
+
+impl Lease {
+    /// A block that is used run after run by its owner.
+    pub fn own(bytes: usize, context: Context) -> Result<Arc<Lease>> {
+        Ok(Arc::new(Lease { block: block(bytes, context)?, home: None }))
+    }
+
+    pub fn block(&self) -> &Array {
+        &self.block
+    }
+
+    /// Offers the block to the next run, unless it is idle: then it goes back to the pool, where anyone finds it.
+    pub fn pass_on(self: &Arc<Lease>) {
+        if let Some(home) = &self.home
+            && Arc::strong_count(self) > 1
+        {
+            home.waiting.lock().push(self.block.clone());
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        // The run is over for the engine too. If nobody took the block, it is free.
+        if let Some(home) = &self.home {
+            home.waiting.lock().retain(|a| !Arc::ptr_eq(a.chunk(), self.block.chunk()));
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Running graphs: the plan (calls over planned memory), the executor with its bound arrays, and the cached operator
 //! behind hybridized blocks.
 
+mod budget;
 mod cached;
 mod describe;
 mod executor;
@@ -8,6 +9,7 @@ mod memory;
 mod plan;
 mod run;
 
+pub use budget::Budget;
 pub use cached::CachedOp;
 pub use describe::describe;
 pub use executor::Executor;

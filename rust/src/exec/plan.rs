@@ -3,12 +3,11 @@
 //! Places are decided once. Values that live at different times share one block, views share their source's memory, a
 //! formula may write over an input that nobody reads again, and outputs and gradients are written where they belong.
 
+use super::budget::Budget;
 use super::memory::Arena;
 use crate::array::{Array, GradReq};
 use crate::device::{Context, Device};
-use crate::graph::{
-    self, Instr, Known, Lowered, NodeKey, NodeRef, Program, Symbol, ValueId, Wanted, Work, passes,
-};
+use crate::graph::{self, Instr, Known, Lowered, NodeKey, NodeRef, Program, Symbol, ValueId, Wanted, passes};
 use crate::ops::{self, Attrs, Ctx, GpuCtx, GpuView, OpRef, RngPos, Spec, View, registry};
 use mxrs_base::{Result, Shape, dispatch};
 use parking_lot::Mutex;
@@ -57,6 +56,8 @@ pub struct Request {
     pub grads: Vec<u8>,
     /// How many of the outputs are differentiated; further ones are only looked at.
     pub heads: usize,
+    /// How much working memory the plan may need.
+    pub budget: Budget,
 }
 
 impl Request {
@@ -95,12 +96,17 @@ pub struct Plan {
     pub draws: Vec<(u32, u64)>,
 }
 
-/// Constants up to so many bytes are computed once and kept.
-const MAX_CONST: usize = 1 << 20;
+/// Working memory for which cached blocks are given back first. Bytes.
+const LARGE: usize = 64 << 20;
 
 impl Plan {
     /// Lowers, optimises and places `symbol` for `request`.
     pub fn new(symbol: &Symbol, request: &Request) -> Result<Plan> {
+        Plan::searched(symbol, request, None)
+    }
+
+    /// The same, where the search for a memory budget tries so many sizes of segments.
+    pub fn searched(symbol: &Symbol, request: &Request, trials: Option<usize>) -> Result<Plan> {
         let wanted = Wanted {
             train: request.train,
             grads: request.grads.iter().map(|g| *g != 0).collect(),
@@ -110,13 +116,31 @@ impl Plan {
         let mut lowered = graph::lower(symbol, &request.specs, &sources, &wanted)?;
         let roots = lowered.outputs.iter().copied().chain(lowered.grads.iter().flatten().copied());
         lowered.program.outputs = roots.collect();
-        passes::run(&mut lowered.program);
-        restore_roots(&mut lowered);
-        let plan = Placer::new(lowered, request)?.finish()?;
+        passes::run(passes::REDUCE, &mut lowered.program);
+        let plan = super::budget::plan(lowered, request, trials)?;
+        if plan.arena >= LARGE {
+            // Blocks that were used while parameters were made fit no plan: the system may have them.
+            crate::memory::trim();
+        }
         if std::env::var("MXRS_DEBUG").is_ok_and(|v| v.split(',').any(|w| w == "plan")) {
             eprintln!("{}", super::describe(&plan));
         }
         Ok(plan)
+    }
+
+    /// Arranges the calls of `lowered`, whose program was reduced, and gives every value its place.
+    pub(super) fn placed(mut lowered: Lowered, request: &Request) -> Result<Plan> {
+        passes::run(passes::ARRANGE, &mut lowered.program);
+        restore_roots(&mut lowered);
+        Placer::new(lowered, request)?.finish()
+    }
+
+    /// The nodes whose results are computed again, by their places among the graph's calls.
+    pub fn again(&self) -> Vec<usize> {
+        // Not read from the calls: a fused one stands for several nodes.
+        let mut nodes: Vec<usize> = self.program.repeats.values().map(|n| *n as usize).collect();
+        nodes.sort();
+        nodes
     }
 
     pub fn spec(&self, value: ValueId) -> &Spec {
@@ -187,7 +211,7 @@ struct Placer {
     last: Vec<usize>,
     mutated: Vec<bool>,
     consts: Vec<Array>,
-    /// Calls done when the plan was made.
+    /// Calls that need not be made: views.
     folded: Vec<bool>,
     /// Copies, additions and zeros at the end of the forward and the backward phase.
     tails: [Vec<Step>; 2],
@@ -214,7 +238,6 @@ impl Placer {
             train: request.train,
         };
         placer.place_given();
-        placer.fold()?;
         placer.place_outputs();
         placer.place_grads();
         placer.find_views();
@@ -229,47 +252,13 @@ impl Placer {
         for (i, v) in self.heads.iter().enumerate() {
             self.places[*v as usize] = Place::Head(i as u32);
         }
+        for (i, (v, array)) in self.program.consts.iter().enumerate() {
+            self.places[*v as usize] = Place::Const(i as u32);
+            self.consts.push(array.clone());
+        }
         for instr in &self.program.instrs {
             instr.mutated().for_each(|v| self.mutated[v as usize] = true);
         }
-    }
-
-    /// Does calls that depend on nothing now.
-    fn fold(&mut self) -> Result<()> {
-        for n in 0..self.program.instrs.len() {
-            let instr = &self.program.instrs[n];
-            let known = instr.ins.iter().all(|v| matches!(self.places[*v as usize], Place::Const(_)));
-            let bytes: usize =
-                instr.outs.iter().map(|v| self.program.specs[*v as usize].bytes().unwrap_or(MAX_CONST)).sum();
-            if !known || instr.is_random() || instr.mutated().next().is_some() || bytes >= MAX_CONST {
-                continue;
-            }
-            let instr = instr.clone();
-            let mut made = Vec::new();
-            for v in &instr.outs {
-                made.push(Array::empty(self.program.specs[*v as usize].clone(), Context::CPU)?);
-            }
-            let ins: SmallVec<[View; 4]> = instr
-                .ins
-                .iter()
-                .map(|v| match self.places[*v as usize] {
-                    Place::Const(i) => (self.consts[i as usize].ptr(), *v),
-                    _ => (std::ptr::null_mut(), *v),
-                })
-                .map(|(ptr, v)| View { ptr, spec: &self.program.specs[v as usize] })
-                .collect();
-            {
-                let outs: SmallVec<[View; 2]> =
-                    made.iter().map(|a| View { ptr: a.ptr(), spec: a.spec() }).collect();
-                call(&instr, &ins, &outs, self.train, RngPos::default())?;
-            }
-            for (v, array) in instr.outs.iter().zip(made) {
-                self.places[*v as usize] = Place::Const(self.consts.len() as u32);
-                self.consts.push(array);
-            }
-            self.folded[n] = true;
-        }
-        Ok(())
     }
 
     /// Values computed for an output are written into its array; others are copied there.
@@ -457,7 +446,7 @@ impl Placer {
             let count = instr.outs.iter().map(|v| self.program.specs[*v as usize].shape.size() as u64).sum();
             draws.push((n as u32, count));
         }
-        let cost = phases.map(|instrs| instrs.iter().map(|i| estimate(i, &self.program)).sum());
+        let cost = phases.map(|instrs| instrs.iter().map(|i| i.cost(&self.program.specs)).sum());
         Ok(Plan {
             steps,
             forward,
@@ -475,61 +464,6 @@ impl Placer {
             draws,
             program: self.program,
         })
-    }
-}
-
-fn estimate(instr: &Instr, program: &Program) -> f64 {
-    let spec = |v: &ValueId| &program.specs[*v as usize];
-    match &instr.work {
-        Work::Fused { formula, .. } => spec(&instr.outs[0]).shape.size() as f64 * formula.cost(),
-        Work::Op { op, attrs } => {
-            let ins: SmallVec<[&Spec; 4]> = instr.ins.iter().map(spec).collect();
-            let outs: SmallVec<[Spec; 1]> = instr.outs.iter().map(spec).cloned().collect();
-            ops::estimate(&ops::Sig { op, attrs, ins: &ins }, &outs)
-        }
-    }
-}
-
-/// Runs one call on memory.
-pub fn call(instr: &Instr, ins: &[View], outs: &[View], train: bool, rng: RngPos) -> Result<()> {
-    match &instr.work {
-        Work::Op { op, attrs } => match &instr.then {
-            None => ops::run(&Ctx { op, attrs, ins, outs, train, rng, then: None }),
-            Some(then) => {
-                let (ins, more) = ins.split_at(ins.len() + 1 - then.formula.arity());
-                let mut views: SmallVec<[View; 4]> = more.into();
-                views.insert(then.at, outs[0]);
-                let ctx = Ctx { op, attrs, ins, outs, train, rng, then: None };
-                ops::run_then(&ctx, &then.formula, &then.params, &views)
-            }
-        },
-        Work::Fused { formula, params } => {
-            ops::run_formula(formula, params, ins, &outs[0]);
-            Ok(())
-        }
-    }
-}
-
-/// Sends one call to a GPU.
-pub fn call_on_gpu(
-    instr: &Instr,
-    ins: &[GpuView],
-    outs: &[GpuView],
-    (train, rng): (bool, RngPos),
-    device: &Device,
-) -> Result<()> {
-    match &instr.work {
-        Work::Op { op, attrs } => {
-            let own = instr.then.as_ref().map_or(ins.len(), |then| ins.len() + 1 - then.formula.arity());
-            ops::run_gpu(&GpuCtx { op, attrs, ins: &ins[..own], outs, train, rng, device })?;
-            let Some(then) = &instr.then else { return Ok(()) };
-            let mut views: SmallVec<[GpuView; 4]> = ins[own..].into();
-            views.insert(then.at, outs[0]);
-            ops::run_formula_gpu(device, &then.formula, &then.params, &views, &outs[0], op.name)
-        }
-        Work::Fused { formula, params } => {
-            ops::run_formula_gpu(device, formula, params, ins, &outs[0], "fused")
-        }
     }
 }
 

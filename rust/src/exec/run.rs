@@ -1,11 +1,11 @@
 //! Runs of a plan: one engine operation for the forward phase and one for the backward phase.
 
-use super::plan::{Place, Plan, Step, call, call_on_gpu, simple, simple_on_gpu};
+use super::memory::Lease;
+use super::plan::{Place, Plan, Step, simple, simple_on_gpu};
 use crate::array::{Array, next_rng};
-use crate::device::Context;
 use crate::engine::{self, ChunkRef};
-use crate::ops::{GpuView, RngPos, Spec, View};
-use mxrs_base::{DType, Error, Result, Shape};
+use crate::ops::{GpuView, RngPos, View};
+use mxrs_base::{Error, Result};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 use std::collections::HashMap;
@@ -20,7 +20,7 @@ pub struct Run {
     plan: Arc<Plan>,
     inputs: Vec<Array>,
     outputs: Vec<Array>,
-    arena: Array,
+    arena: Arc<Lease>,
     consts: Arc<Vec<Array>>,
     rng: Arc<HashMap<u32, RngPos>>,
     /// The contents of the inputs that the backward phase reads, as the forward phase saw them.
@@ -36,21 +36,21 @@ struct Bound {
     outputs: Vec<Array>,
     heads: Vec<Option<Array>>,
     grads: Vec<Option<Array>>,
-    arena: Array,
+    arena: Arc<Lease>,
     /// The plan's constants, where the run is.
     consts: Arc<Vec<Array>>,
     rng: Arc<HashMap<u32, RngPos>>,
 }
 
-/// The memory that the plan's values need between its phases.
-pub fn arena(plan: &Plan, context: Context) -> Result<Array> {
-    Array::empty(Spec::new(Shape::new(&[plan.arena]), DType::U8), context)
-}
-
 impl Run {
     /// Runs the forward phase into `outputs`, with `arena` as working memory.
-    pub fn forward(plan: Arc<Plan>, inputs: Vec<Array>, outputs: Vec<Array>, arena: Array) -> Result<Run> {
-        let context = arena.context();
+    pub fn forward(
+        plan: Arc<Plan>,
+        inputs: Vec<Array>,
+        outputs: Vec<Array>,
+        arena: Arc<Lease>,
+    ) -> Result<Run> {
+        let context = arena.block().context();
         let rng: HashMap<u32, RngPos> =
             plan.draws.iter().map(|(n, count)| (*n, next_rng(context, *count))).collect();
         let inputs: Vec<Array> = inputs.iter().map(Array::detach).collect();
@@ -116,7 +116,7 @@ impl Run {
             rng: self.rng.clone(),
         };
         let mut reads: Vec<&ChunkRef> = bound.inputs.iter().map(Array::chunk).collect();
-        let mut writes: Vec<&ChunkRef> = vec![bound.arena.chunk()];
+        let mut writes: Vec<&ChunkRef> = vec![bound.arena.block().chunk()];
         match phase {
             0 => writes.extend(bound.outputs.iter().map(Array::chunk)),
             _ => {
@@ -129,10 +129,10 @@ impl Run {
         writes.extend(plan.mutates[phase].iter().map(|i| bound.inputs[*i].chunk()));
         // What is written need not be valid before, but states and gradients that are added to must be.
         if phase == 1 {
-            reads.push(bound.arena.chunk());
+            reads.push(bound.arena.block().chunk());
         }
         // A GPU's commands are only sent here, which is soon done.
-        let small = plan.cost[phase] < INLINE_BELOW || !bound.arena.context().is_host();
+        let small = plan.cost[phase] < INLINE_BELOW || !bound.arena.block().context().is_host();
         let now = || bound.run(range.clone());
         let later = || -> Box<dyn FnOnce() -> Result<()> + Send> {
             let bound = bound.clone_for_worker();
@@ -146,6 +146,12 @@ impl Run {
             })
         };
         engine::run(&reads, &writes, small, 0, now, later)
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        self.arena.pass_on();
     }
 }
 
@@ -170,7 +176,7 @@ impl Bound {
             Place::Input(i) => (&self.inputs[i as usize], 0),
             Place::Output(i) => (&self.outputs[i as usize], 0),
             Place::Const(i) => (&self.consts[i as usize], 0),
-            Place::Arena(start) => (&self.arena, start),
+            Place::Arena(start) => (self.arena.block(), start),
             Place::Head(i) => match self.heads.get(i as usize) {
                 Some(Some(array)) => (array, 0),
                 _ => return Err(lost("a head gradient is missing")),
@@ -200,7 +206,7 @@ impl Bound {
     /// Sends the commands of `range` to the device.
     fn send(&self, range: Range<usize>) -> Result<()> {
         let plan = &*self.plan;
-        let device = crate::device::gpu(self.arena.context())?;
+        let device = crate::device::gpu(self.arena.block().context())?;
         let views = |places: &[Place], values: &[u32]| {
             places
                 .iter()
@@ -214,7 +220,8 @@ impl Bound {
                     let instr = &plan.program.instrs[*n as usize];
                     let (ins, outs) = (views(ins, &instr.ins)?, views(outs, &instr.outs)?);
                     let rng = self.rng.get(n).copied().unwrap_or_default();
-                    call_on_gpu(instr, &ins, &outs, (plan.train, rng), &device)
+                    instr
+                        .send(&ins, &outs, (plan.train, rng), &device)
                         .map_err(|e| e.within(&format!("node {}", plan.node(instr))))?;
                 }
                 Step::Copy { value, from, to } => {
@@ -235,7 +242,7 @@ impl Bound {
     }
 
     fn run(&self, range: Range<usize>) -> Result<()> {
-        if !self.arena.context().is_host() {
+        if !self.arena.block().context().is_host() {
             return self.send(range);
         }
         let plan = &*self.plan;
@@ -256,7 +263,7 @@ impl Bound {
                         let bytes = outs.iter().map(|v| v.spec.bytes().unwrap_or(0)).sum();
                         (instr.name().to_string(), bytes)
                     };
-                    engine::trace::span("symbolic", what, || call(instr, &ins, &outs, plan.train, rng))
+                    engine::trace::span("symbolic", what, || instr.run(&ins, &outs, plan.train, rng))
                         .map_err(|e| e.within(&format!("node {}", plan.node(instr))))?;
                 }
                 Step::Copy { value, from, to } => {

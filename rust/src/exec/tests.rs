@@ -127,7 +127,7 @@ fn compare(
         seed(7, None);
         let wanted = eager(&a);
         seed(7, None);
-        let op = CachedOp::new(symbol.clone(), names).unwrap();
+        let op = CachedOp::new(symbol.clone(), names, Default::default()).unwrap();
         let found = op.call(&b, Context::CPU).unwrap();
         for (i, (x, y)) in wanted.iter().zip(&found).enumerate() {
             assert_close(&format!("{what} train={train} output {i}"), x, y);
@@ -353,7 +353,7 @@ fn a_graph_can_be_differentiated_twice() {
     let _random = RANDOM.lock();
     let (x, w) = (variable("x"), variable("w"));
     let y = call("tanh", &[], &[call("broadcast_mul", &[], &[x, w])]);
-    let op = CachedOp::new(Symbol { heads: vec![y] }, &["x".into(), "w".into()]).unwrap();
+    let op = CachedOp::new(Symbol { heads: vec![y] }, &["x".into(), "w".into()], Default::default()).unwrap();
     let second = |graph: bool| {
         let mut arrays = [floats(&[3], 0.2), floats(&[3], 0.9)];
         let grads = mark(&mut arrays, &[]);
@@ -379,6 +379,95 @@ fn a_graph_can_be_differentiated_twice() {
     }
 }
 
+/// The plan of a graph, for training where `grads` says which arguments are differentiated.
+fn planned(heads: Vec<Entry>, arrays: &[(&str, Array)], grads: &[u8]) -> super::Plan {
+    // Each call of `variable` makes one; the graph has one per name.
+    let by: std::collections::HashMap<String, Entry> =
+        arrays.iter().map(|(n, _)| (n.to_string(), variable(n))).collect();
+    let symbol = Symbol { heads }.substitute(&by);
+    let (args, _) = symbol.inputs();
+    let spec = |name: &str| arrays.iter().find(|(n, _)| *n == name).map(|(_, a)| a.spec().clone()).unwrap();
+    let specs = args.iter().map(|n| spec(&n.name)).collect();
+    let heads = symbol.heads.len();
+    let train = !grads.is_empty();
+    let request = super::Request { specs, train, grads: grads.into(), heads, budget: Default::default() };
+    super::Plan::new(&symbol, &request).unwrap()
+}
+
+#[test]
+fn what_changes_nothing_is_left_out() {
+    let _random = RANDOM.lock();
+    let x = variable("x");
+    let axes = |a: &[i64]| AttrValue::Ints(a.iter().map(|i| Some(*i)).collect());
+    let shape = |a: &[i64]| ("shape", axes(a));
+    let turned = call("transpose", &[("axes", axes(&[2, 0, 1]))], std::slice::from_ref(&x));
+    let back = call("transpose", &[("axes", axes(&[1, 2, 0]))], std::slice::from_ref(&turned));
+    let once = call("transpose", &[("axes", axes(&[2, 0, 1]))], &[turned]);
+    let scaled = call("_mul_scalar", &[("scalar", 1.0.into())], &[back]);
+    let copied = call("_copy", &[], &[call("_div_scalar", &[("scalar", 1.0.into())], &[scaled])]);
+    let flat = call("Reshape", &[shape(&[6, 4])], &[copied]);
+    let same = call("Reshape", &[shape(&[2, 3, 4])], &[flat]);
+    let wide = call("broadcast_to", &[shape(&[2, 3, 4])], &[same]);
+    let sum = call("sum", &[], &[call("exp", &[], &[wide])]);
+    let given = [("x", floats(&[2, 3, 4], 0.2))];
+    check_graph("identities", vec![sum.clone(), once.clone()], &given);
+    // A view of a view is not the same view of its source.
+    let first = |v: &Entry| call("expand_dims", &[("axis", 0i64.into())], std::slice::from_ref(v));
+    let (one, two) = (first(&x), first(&first(&x)));
+    check_graph("views", [one, two].map(|v| call("exp", &[], &[v])).into(), &given);
+    // exp, sum, and one transposition.
+    let plan = planned(vec![sum, once], &given, &[]);
+    assert_eq!(plan.steps.len(), 3, "{}", super::describe(&plan));
+    // The sign of zero is told apart.
+    let zero = call("_plus_scalar", &[("scalar", 0.0.into())], &[x]);
+    assert_eq!(planned(vec![call("sum", &[], &[zero])], &given, &[]).steps.len(), 2);
+}
+
+#[test]
+fn what_depends_on_nothing_is_done_when_the_plan_is_made() {
+    let _random = RANDOM.lock();
+    let ones = call("_ones", &[("shape", AttrValue::Ints([Some(2), Some(3)].into()))], &[]);
+    let twos = call("exp", &[], &[call("_mul_scalar", &[("scalar", 2.0.into())], &[ones])]);
+    let sum = call("elemwise_add", &[], &[variable("x"), twos.clone()]);
+    let given = [("x", floats(&[2, 3], 0.2))];
+    check_graph("constants", vec![sum.clone(), twos.clone()], &given);
+    let plan = planned(vec![sum, twos], &given, &[]);
+    assert_eq!((plan.steps.len(), plan.consts.len()), (2, 1), "{}", super::describe(&plan));
+}
+
+#[test]
+fn the_parts_of_a_gradient_do_not_wait_for_each_other() {
+    let _random = RANDOM.lock();
+    let mut v = variable("x");
+    for _ in 0..24 {
+        v = call("tanh", &[], &[call("dot", &[], &[v, variable("w")])]);
+    }
+    let loss = call("sum", &[], &[v]);
+    let given = [("x", floats(&[2, 64], 0.1)), ("w", floats(&[64, 64], 0.2))];
+    let part = 64 * 64 * 4;
+    let plan = planned(vec![loss.clone()], &given, &[0, 1]);
+    assert!(plan.arena < 8 * part, "{} bytes, a part is {part}", plan.arena);
+    let by = given.iter().map(|(n, _)| (n.to_string(), variable(n))).collect();
+    check_graph("parts", Symbol { heads: vec![loss] }.substitute(&by).heads, &given);
+}
+
+#[test]
+fn rectifiers_keep_their_result_alone() {
+    let _random = RANDOM.lock();
+    let mut v = variable("x");
+    for _ in 0..8 {
+        v = call(
+            "Activation",
+            &[("act_type", AttrValue::Str("relu".into()))],
+            &[call("dot", &[], &[v, variable("w")])],
+        );
+    }
+    let given = [("x", floats(&[512, 16], 0.1)), ("w", floats(&[16, 16], 0.2))];
+    let plan = planned(vec![call("sum", &[], &[v])], &given, &[0, 1]);
+    let result = 512 * 16 * 4;
+    assert!(plan.arena < 11 * result, "{} bytes, a result is {result}", plan.arena);
+}
+
 #[test]
 fn memory_is_shared_between_values_that_live_apart() {
     let mut v = variable("x");
@@ -392,7 +481,8 @@ fn memory_is_shared_between_values_that_live_apart() {
     let by: std::collections::HashMap<String, Entry> =
         [("w".to_string(), variable("w"))].into_iter().collect();
     let symbol = symbol.substitute(&by);
-    let request = super::Request { specs, train: false, grads: Vec::new(), heads: 1 };
+    let request =
+        super::Request { specs, train: false, grads: Vec::new(), heads: 1, budget: Default::default() };
     let plan = super::Plan::new(&symbol, &request).unwrap();
     assert!(plan.arena <= 2 * 64 * 64 * 4, "{} bytes", plan.arena);
     assert_eq!(plan.steps.len(), 50);

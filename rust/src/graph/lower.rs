@@ -18,6 +18,7 @@ pub struct Wanted {
 }
 
 /// A program and where the symbol's parts are in it.
+#[derive(Clone)]
 pub struct Lowered {
     pub program: Program,
     /// Arguments, then auxiliary states, in the symbol's order: the program's first inputs.
@@ -71,7 +72,7 @@ pub fn lower(
         program.current = program.names.len() as u32;
         program.names.push(node.name.clone());
         let asked = node.text("force_mirroring");
-        program.mirrored.push(asked.is_some_and(|v| matches!(&*v, "1" | "True" | "true")));
+        program.mirrored.push(asked.map(|v| matches!(&*v, "1" | "True" | "true")));
         let attrs = resolved(&call.attrs, sources.get(&node.key()))?;
         let outs =
             program.call(call.op, attrs, &ins).map_err(|e| e.within(&format!("node {}", node.name)))?;
@@ -88,6 +89,7 @@ pub fn lower(
             .ok_or_else(|| Error::op(format!("node {} has no output {}", head.node.name, head.index)))?;
         outputs.push(value.0);
     }
+    super::passes::run(super::passes::ORDER, &mut program);
     program.forward = program.instrs.len();
     let mut heads = Vec::new();
     let mut grads = vec![None; args.len()];

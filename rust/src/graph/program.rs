@@ -3,7 +3,12 @@
 //! A program is a [`Build`]: calling an operator on it adds the call, with compositions expanded, so gradient rules
 //! write their calls into the program that they differentiate.
 
-use crate::ops::{self, Attrs, Body, Build, GradArgs, OpRef, Sig, Spec, Specs, Value, Values, promote};
+use crate::array::Array;
+use crate::device::Device;
+use crate::ops::{
+    self, Attrs, Body, Build, Ctx, GpuCtx, GpuView, GradArgs, OpRef, RngPos, Sig, Spec, Specs, Value, Values, View,
+    promote,
+};
 use mxrs_base::{Error, Result};
 use mxrs_formula::Formula;
 use smallvec::SmallVec;
@@ -70,6 +75,62 @@ impl Instr {
     pub fn is_view(&self) -> bool {
         matches!(&self.work, Work::Op { op, .. } if op.views)
     }
+    /// Makes the call on memory.
+    pub fn run(&self, ins: &[View], outs: &[View], train: bool, rng: RngPos) -> Result<()> {
+        match &self.work {
+            Work::Op { op, attrs } => match &self.then {
+                None => ops::run(&Ctx { op, attrs, ins, outs, train, rng, then: None }),
+                Some(then) => {
+                    let (ins, more) = ins.split_at(ins.len() + 1 - then.formula.arity());
+                    let mut views: SmallVec<[View; 4]> = more.into();
+                    views.insert(then.at, outs[0]);
+                    let ctx = Ctx { op, attrs, ins, outs, train, rng, then: None };
+                    ops::run_then(&ctx, &then.formula, &then.params, &views)
+                }
+            },
+            Work::Fused { formula, params } => {
+                ops::run_formula(formula, params, ins, &outs[0]);
+                Ok(())
+            }
+        }
+    }
+
+    /// Sends the call to a GPU.
+    pub fn send(
+        &self,
+        ins: &[GpuView],
+        outs: &[GpuView],
+        (train, rng): (bool, RngPos),
+        device: &Device,
+    ) -> Result<()> {
+        match &self.work {
+            Work::Op { op, attrs } => {
+                let own = self.then.as_ref().map_or(ins.len(), |then| ins.len() + 1 - then.formula.arity());
+                ops::run_gpu(&GpuCtx { op, attrs, ins: &ins[..own], outs, train, rng, device })?;
+                let Some(then) = &self.then else { return Ok(()) };
+                let mut views: SmallVec<[GpuView; 4]> = ins[own..].into();
+                views.insert(then.at, outs[0]);
+                ops::run_formula_gpu(device, &then.formula, &then.params, &views, &outs[0], op.name)
+            }
+            Work::Fused { formula, params } => {
+                ops::run_formula_gpu(device, formula, params, ins, &outs[0], "fused")
+            }
+        }
+    }
+
+    /// Estimated nanoseconds.
+    pub fn cost(&self, specs: &[Spec]) -> f64 {
+        let spec = |v: &ValueId| &specs[*v as usize];
+        match &self.work {
+            Work::Fused { formula, .. } => spec(&self.outs[0]).shape.size() as f64 * formula.cost(),
+            Work::Op { op, attrs } => {
+                let ins: SmallVec<[&Spec; 4]> = self.ins.iter().map(spec).collect();
+                let outs: SmallVec<[Spec; 1]> = self.outs.iter().map(spec).cloned().collect();
+                ops::estimate(&Sig { op, attrs, ins: &ins }, &outs)
+            }
+        }
+    }
+
     pub fn name(&self) -> &'static str {
         match &self.work {
             Work::Op { op, .. } => op.name,
@@ -85,6 +146,8 @@ pub struct Program {
     pub instrs: Vec<Instr>,
     /// Values that come from outside.
     pub inputs: Vec<ValueId>,
+    /// Values that were computed when the plan was made.
+    pub consts: Vec<(ValueId, Array)>,
     /// Values that must be there at the end.
     pub outputs: Vec<ValueId>,
     /// How many of the calls belong to the forward phase; the others are the gradient's.
@@ -96,9 +159,11 @@ pub struct Program {
     pub train: bool,
     /// Neither trains nor has gradients: operators take the form that they have for inference.
     pub frozen: bool,
-    /// For each node, whether the user asks that its results be computed again rather than kept
+    /// For each node, whether the user asks that its results be computed again rather than kept, or that they be kept
     /// (the attribute `force_mirroring`).
-    pub mirrored: Vec<bool>,
+    pub mirrored: Vec<Option<bool>>,
+    /// Numbers of [`Instr::node`] that stand for a node computed again, and that node's.
+    pub repeats: HashMap<u32, u32>,
 }
 
 impl Program {

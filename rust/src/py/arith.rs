@@ -6,6 +6,7 @@ use super::{call, numpy};
 use crate::array::{Array, Arrays, invoke};
 use crate::ops::{Attrs, OpRef, registry};
 use mxrs_base::AttrValue;
+use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use smallvec::smallvec;
@@ -70,6 +71,25 @@ fn number(py: Python<'_>, object: *mut ffi::PyObject) -> PyResult<Option<(f64, b
     }
 }
 
+/// Lists, tuples and texts are refused here: Python would else repeat them as often as a whole number of one element says.
+fn refuse_sequence(py: Python<'_>, object: *mut ffi::PyObject) -> PyResult<()> {
+    // SAFETY: a live object's type is looked at; its name lives as long as the type.
+    unsafe {
+        let sequence = ffi::PyList_Check(object) != 0
+            || ffi::PyTuple_Check(object) != 0
+            || ffi::PyUnicode_Check(object) != 0
+            || ffi::PyBytes_Check(object) != 0;
+        if !sequence {
+            return Ok(());
+        }
+        let object = Bound::from_borrowed_ptr(py, object);
+        Err(PyTypeError::new_err(format!(
+            "an NDArray cannot be combined with a {}; make an array of it with nd.array",
+            object.get_type().name()?
+        )))
+    }
+}
+
 fn scalar_attrs(op: OpRef, value: f64, whole: bool) -> Attrs {
     Attrs::from_values(op, smallvec![AttrValue::Float(value), AttrValue::Bool(whole)])
 }
@@ -97,6 +117,7 @@ unsafe fn binary(a: *mut ffi::PyObject, b: *mut ffi::PyObject, sign: &Sign) -> *
                 return Ok(first(invoke(op, &attrs, &[array_of(array)], None, None).py(py)?));
             }
             let Some(converted) = call::convert_foreign(py, other)? else {
+                refuse_sequence(py, other)?;
                 ffi::Py_INCREF(ffi::Py_NotImplemented());
                 return Ok(ffi::Py_NotImplemented());
             };
@@ -125,6 +146,7 @@ unsafe fn in_place(a: *mut ffi::PyObject, b: *mut ffi::PyObject, sign: &Sign) ->
                 } else if let Some(converted) = call::convert_foreign(py, b)? {
                     in_place_arrays(sign.arrays, target, &converted)
                 } else {
+                    refuse_sequence(py, b)?;
                     ffi::Py_INCREF(ffi::Py_NotImplemented());
                     return Ok(ffi::Py_NotImplemented());
                 };

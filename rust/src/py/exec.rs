@@ -1,12 +1,14 @@
 //! Executors and cached operators for Python.
 
 use super::call::current_context;
-use super::convert::IntoPy;
+use super::convert::{IntoPy, dtype};
 use super::object::{bound, extract};
 use super::symbol::SymbolBase;
 use crate::array::{Array, GradReq};
 use crate::device::Context;
-use crate::exec::{self, CachedOp, Executor};
+use crate::exec::{self, Budget, CachedOp, Executor, Plan, Request};
+use crate::ops::Spec;
+use mxrs_base::Shape;
 use parking_lot::Mutex;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -15,6 +17,23 @@ type Any<'py> = Bound<'py, PyAny>;
 
 fn arrays(list: &[Any<'_>]) -> PyResult<Vec<Array>> {
     list.iter().map(extract).collect()
+}
+
+/// What Python gives for a memory budget: nothing, or text as [`Budget`] reads it.
+fn budget(py: Python<'_>, text: Option<&str>) -> PyResult<Budget> {
+    text.map_or(Ok(Budget::Unsaid), |t| t.parse().py(py))
+}
+
+fn grad_reqs(reqs: &[String]) -> PyResult<Vec<GradReq>> {
+    let read = |r: &String| match r.as_str() {
+        "write" | "inplace" => Ok(GradReq::Write),
+        "add" => Ok(GradReq::Add),
+        "null" => Ok(GradReq::Null),
+        other => Err(PyValueError::new_err(format!(
+            "grad_req '{other}' is not valid; 'write', 'add' and 'null' are allowed"
+        ))),
+    };
+    reqs.iter().map(read).collect()
 }
 
 fn optional(list: &[Option<Any<'_>>]) -> PyResult<Vec<Option<Array>>> {
@@ -36,6 +55,7 @@ impl ExecutorBase {
     /// `args`, `grads` and `reqs` go with the symbol's arguments, `aux` with its auxiliary states, `contexts` with its
     /// outputs, `own` of which are differentiated.
     #[new]
+    #[pyo3(signature = (symbol, args, grads, reqs, aux, contexts, own, memory_budget = None))]
     #[allow(clippy::too_many_arguments)] // what binding takes
     fn new(
         py: Python<'_>,
@@ -46,25 +66,17 @@ impl ExecutorBase {
         aux: Vec<Any<'_>>,
         contexts: Vec<(i64, i32)>,
         own: usize,
+        memory_budget: Option<String>,
     ) -> PyResult<ExecutorBase> {
-        let reqs = reqs
-            .iter()
-            .map(|r| match r.as_str() {
-                "write" | "inplace" => Ok(GradReq::Write),
-                "add" => Ok(GradReq::Add),
-                "null" => Ok(GradReq::Null),
-                other => Err(PyValueError::new_err(format!(
-                    "grad_req '{other}' is not valid; 'write', 'add' and 'null' are allowed"
-                ))),
-            })
-            .collect::<PyResult<Vec<_>>>()?;
+        let reqs = grad_reqs(&reqs)?;
+        let budget = budget(py, memory_budget.as_deref())?;
         let contexts = contexts
             .into_iter()
             .map(|(kind, id)| Context::new(kind, id).py(py))
             .collect::<PyResult<Vec<_>>>()?;
         let (args, grads, aux) = (arrays(&args)?, optional(&grads)?, arrays(&aux)?);
         let graph = symbol.symbol.clone();
-        let made = py.detach(|| Executor::new(graph, args, grads, reqs, aux, &contexts, own));
+        let made = py.detach(|| Executor::new(graph, args, grads, reqs, aux, &contexts, own, budget));
         Ok(ExecutorBase { inner: Mutex::new(made.py(py)?) })
     }
 
@@ -102,8 +114,15 @@ pub struct CachedOpBase {
 impl CachedOpBase {
     /// `order` names the variables in the order in which calls give their arrays.
     #[new]
-    fn new(py: Python<'_>, symbol: PyRef<'_, SymbolBase>, order: Vec<String>) -> PyResult<CachedOpBase> {
-        Ok(CachedOpBase { inner: CachedOp::new(symbol.symbol.clone(), &order).py(py)? })
+    #[pyo3(signature = (symbol, order, memory_budget = None))]
+    fn new(
+        py: Python<'_>,
+        symbol: PyRef<'_, SymbolBase>,
+        order: Vec<String>,
+        memory_budget: Option<String>,
+    ) -> PyResult<CachedOpBase> {
+        let budget = budget(py, memory_budget.as_deref())?;
+        Ok(CachedOpBase { inner: CachedOp::new(symbol.symbol.clone(), &order, budget).py(py)? })
     }
 
     /// Runs the graph on the arrays; one output array per output of the symbol.
@@ -112,4 +131,29 @@ impl CachedOpBase {
         let outputs = self.inner.call(&given, current_context()).py(py)?;
         outputs.into_iter().map(|a| bound(py, a)).collect()
     }
+}
+
+/// Searches a plan of training within a budget, for arguments and auxiliary states of these shapes and types:
+/// which nodes (by their places among the graph's calls) are computed again, and the bytes of working memory.
+#[pyfunction]
+#[pyo3(signature = (symbol, shapes, dtypes, reqs, memory_budget = None, trials = None))]
+pub fn search_plan(
+    py: Python<'_>,
+    symbol: PyRef<'_, SymbolBase>,
+    shapes: Vec<Vec<i64>>,
+    dtypes: Vec<Any<'_>>,
+    reqs: Vec<String>,
+    memory_budget: Option<String>,
+    trials: Option<usize>,
+) -> PyResult<(Vec<usize>, usize)> {
+    let mut specs = Vec::new();
+    for (shape, given) in shapes.iter().zip(&dtypes) {
+        specs.push(Spec::new(Shape::from_i64(shape).py(py)?, dtype(given)?));
+    }
+    let grads = grad_reqs(&reqs)?.into_iter().map(Request::code).collect();
+    let graph = symbol.symbol.clone();
+    let budget = budget(py, memory_budget.as_deref())?;
+    let request = Request { specs, train: true, grads, heads: graph.heads.len(), budget };
+    let plan = py.detach(|| Plan::searched(&graph, &request, trials)).py(py)?;
+    Ok((plan.again(), plan.arena))
 }

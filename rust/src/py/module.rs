@@ -232,7 +232,7 @@ fn grad<'py>(
 fn record_custom(inputs: Vec<Any<'_>>, outputs: Vec<Any<'_>>, backward: Py<PyAny>) -> PyResult<()> {
     let ins = heads(inputs)?;
     let outs = heads(outputs.clone())?;
-    if !array::is_recording() || ins.iter().all(|a| a.link.is_none()) {
+    if !array::is_recording() || ins.iter().all(|a| !a.is_linked()) {
         return Ok(());
     }
     let context = outs.first().map_or(Context::CPU, Array::context);
@@ -240,7 +240,7 @@ fn record_custom(inputs: Vec<Any<'_>>, outputs: Vec<Any<'_>>, backward: Py<PyAny
     let rule: CustomGrad = Box::new(move |grads, _| {
         Python::attach(|py| call_back(py, &backward, grads, &specs).map_err(|e| raised(py, &e)))
     });
-    let node = array::custom_node(ins.into_iter().map(|a| a.link).collect(), &outs, context, rule);
+    let node = array::custom_node(ins.iter().map(Array::live_link).collect(), &outs, context, rule);
     for (i, output) in outputs.iter().enumerate() {
         // SAFETY: `heads` saw that they are arrays; `outs` are clones.
         unsafe { set_link(output.as_ptr(), Some(Link { node: node.clone(), index: i as u32 })) };
@@ -388,10 +388,6 @@ fn memory_trim() {
 #[pyfunction]
 fn before_fork() {
     engine::before_fork();
-}
-#[pyfunction]
-fn after_fork_in_parent() {
-    engine::after_fork_in_parent();
 }
 #[pyfunction]
 fn after_fork_in_child() {
@@ -554,6 +550,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("ops", call::functions(py)?)?;
     m.add_class::<symbol::SymbolBase>()?;
     m.add_class::<exec::ExecutorBase>()?;
+    m.add_function(wrap_pyfunction!(exec::search_plan, m)?)?;
     m.add_class::<exec::CachedOpBase>()?;
     call::install_methods(py)?;
     array::set_origin_hook(origin);
@@ -567,7 +564,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
         waitall seed current_context set_current_context set_result_class set_one_element_class set_converter
         set_naive_engine is_naive_engine memory_stats memory_trim
         profiler_start profiler_stop profiler_take
-        before_fork after_fork_in_parent after_fork_in_child lane_count
+        before_fork after_fork_in_child lane_count
         similar_ops complete_shapes list_ops
         set_symbol_class symbol_variable symbol_group symbol_from_json symbol_function
         symbol_methods

@@ -353,6 +353,7 @@ impl Walk {
         for node in self.order.drain(..) {
             let mut state = node.state.lock();
             if !matches!(*state, NodeState::Variable { .. }) {
+                node.freed.store(true, std::sync::atomic::Ordering::Relaxed);
                 let before = std::mem::replace(&mut *state, NodeState::Freed);
                 drop(state);
                 drop(before);

@@ -3,9 +3,9 @@
 import importlib
 from typing import Any
 
-from . import nn
+from . import data, nn, rnn
 
-__all__ = ["estimator", "nn"]
+__all__ = ["data", "estimator", "nn", "rnn"]
 
 
 def __getattr__(name: str) -> Any:

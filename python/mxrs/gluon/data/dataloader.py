@@ -337,6 +337,11 @@ def _make_batch_sampler(
     if batch_size is None:
         raise ValueError("batch_size must be specified unless batch_sampler is specified")
     if sampler is None:
+        if not hasattr(dataset, "__len__"):
+            raise TypeError(
+                f"DataLoader: dataset needs __len__ and __getitem__, as a Dataset, a list or an array has; "
+                f"{type(dataset).__name__} has not"
+            )
         sampler = (_sampler.RandomSampler if shuffle else _sampler.SequentialSampler)(len(dataset))
     elif shuffle:
         raise ValueError("shuffle must not be specified if sampler is specified")

@@ -133,6 +133,12 @@ class ArrayDataset(Dataset):
     def __init__(self, *args: Any) -> None:
         if not args:
             raise AssertionError("ArrayDataset: needs at least 1 array")
+        for position, data in enumerate(args):
+            if not hasattr(data, "__len__"):
+                raise TypeError(
+                    f"ArrayDataset: an array, a list or a Dataset is needed; array[{position}] is {data!r}, a "
+                    f"{type(data).__name__}"
+                )
         self._length = len(args[0])
         self._data: list[Any] = []
         for position, data in enumerate(args):

@@ -113,6 +113,8 @@ class Dropout(HybridBlock):
 
     def __init__(self, rate: float, axes: Sequence[int] = (), **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        if isinstance(rate, str) or not hasattr(rate, "__float__"):
+            raise TypeError(f"Dropout: rate is a number from 0 to 1, given {rate!r}")
         self._rate = rate
         self._axes = axes
 

@@ -76,10 +76,9 @@ class _Conv(HybridBlock):
         bias_initializer: Any = "zeros",
         op_name: str = "Convolution",
         adj: Sequence[int] | None = None,
-        prefix: str | None = None,
-        params: Any = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(prefix=prefix, params=params)
+        super().__init__(**kwargs)
         kind = type(self).__name__
         ndim = len(kernel_size)
         if groups < 1:

@@ -84,6 +84,11 @@ class _BatchNorm(_Norm):
         super().cast("float32" if np.dtype(dtype).name == "float16" else dtype)
 
     def _param_shapes(self, x: Any) -> dict[str, tuple[int, ...]]:  # type: ignore[override]
+        if not -len(x.shape) <= self._axis < len(x.shape):
+            raise ValueError(
+                f"{type(self).__name__} '{self.name}': axis {self._axis} is not an axis of the input, whose shape is "
+                f"{x.shape}"
+            )
         shape = (x.shape[self._axis],)
         return {"gamma": shape, "beta": shape, "running_mean": shape, "running_var": shape}
 

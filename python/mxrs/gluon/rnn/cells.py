@@ -31,6 +31,7 @@ class _DenseCell(HybridRecurrentCell):
         input_size: int,
         prefix: str | None,
         params: Any,
+        state_size: int | None = None,
     ) -> None:
         super().__init__(prefix=prefix, params=params)
         self._hidden_size = hidden_size
@@ -41,9 +42,15 @@ class _DenseCell(HybridRecurrentCell):
             return self.params.get(name, shape=shape, init=init, allow_deferred_init=True)
 
         self.i2h_weight = get("i2h_weight", (rows, input_size), i2h_weight_initializer)
-        self.h2h_weight = get("h2h_weight", (rows, hidden_size), h2h_weight_initializer)
+        self.h2h_weight = get(
+            "h2h_weight", (rows, hidden_size if state_size is None else state_size), h2h_weight_initializer
+        )
+        self._add_weights()
         self.i2h_bias = get("i2h_bias", (rows,), i2h_bias_initializer)
         self.h2h_bias = get("h2h_bias", (rows,), h2h_bias_initializer)
+
+    def _add_weights(self) -> None:
+        """What a cell has beside the two layers; it stands between their weights and biases, as in MXNet."""
 
     def state_info(self, batch_size: int = 0) -> list[dict[str, Any]]:
         """One state (batch_size, hidden_size)."""

@@ -1,30 +1,45 @@
 //! Passes over programs, in the order in which they run. Each keeps every output and gradient as it was.
 
+mod budget;
+mod constant;
 mod cse;
 mod dead;
 mod epilogue;
+mod flow;
 mod fuse;
+mod identity;
+mod late;
 mod recompute;
+mod result;
+mod sums;
 
 use super::program::{Program, ValueId};
+pub use budget::Search;
 
 /// A pass: its name, for pictures and switches, and what it does.
 pub type Pass = (&'static str, fn(&mut Program));
 
-/// What every program goes through.
-pub const PASSES: &[Pass] = &[
+/// What a forward phase goes through before its gradient is added.
+pub const ORDER: &[Pass] = &[("late", late::run)];
+
+/// What every program goes through then: what is computed.
+pub const REDUCE: &[Pass] = &[
     ("dead", dead::run),
+    ("constant", constant::run),
+    ("identity", identity::run),
     ("cse", cse::run),
-    ("recompute", recompute::run),
-    ("fuse", fuse::run),
-    ("epilogue", epilogue::run),
-    ("dead", dead::run),
+    ("result", result::run),
+    ("sums", sums::run),
 ];
 
-/// Runs the passes, without those that `MXRS_PASSES_OFF` names (for finding out which one is to blame).
-pub fn run(program: &mut Program) {
+/// And at last: in which calls, and when. What the search for a memory budget chooses stands between the two.
+pub const ARRANGE: &[Pass] =
+    &[("recompute", recompute::run), ("fuse", fuse::run), ("epilogue", epilogue::run), ("dead", dead::run)];
+
+/// Runs passes, without those that `MXRS_PASSES_OFF` names (for finding out which one is to blame).
+pub fn run(passes: &[Pass], program: &mut Program) {
     let off = std::env::var("MXRS_PASSES_OFF").unwrap_or_default();
-    for (name, pass) in PASSES {
+    for (name, pass) in passes {
         if !off.split(',').any(|o| o == *name) {
             pass(program);
         }

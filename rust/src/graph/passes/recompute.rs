@@ -1,114 +1,55 @@
-//! Recomputation instead of storage: cheap results of the forward phase that only the backward phase still needs are
-//! computed again there, so their memory is free in between.
+//! Recomputation instead of storage: results of the forward phase that only the backward phase still needs are computed
+//! again there, so their memory is free in between.
 //!
-//! What is cheap follows from the operators' cost estimates: activations, normalizations and poolings are, products and
-//! convolutions are not. `MXNET_BACKWARD_DO_MIRROR=1` asks for it everywhere, the attribute `force_mirroring` of a node
-//! for that node, whatever it costs.
+//! The attribute `force_mirroring` of a node asks for it (or forbids it, when it is false); `MXNET_BACKWARD_DO_MIRROR=1`
+//! asks for the plan of least memory among those that compute only cheap results again: activations, normalizations
+//! and poolings are cheap, products and convolutions are not. A budget (see `budget.rs`) asks for whatever it takes.
+//! Calls that draw random numbers or write states are never made twice.
 
-use crate::graph::program::{Instr, Program, ValueId, Work};
-use crate::ops::{Sig, Spec, estimate};
-use smallvec::SmallVec;
-use std::collections::HashSet;
+use super::budget::{CHEAP, Search};
+use super::flow::Flow;
+use crate::graph::program::{Instr, Program};
+use std::collections::HashMap;
+use std::sync::Arc;
 
-/// Nanoseconds per element of a result up to which it is computed again: a few passes over memory.
-const CHEAP: f64 = 6.0;
+/// What stands behind the name of a node that is computed again, in messages and pictures.
+const AGAIN: &str = " (again)";
 
 pub fn run(program: &mut Program) {
     let everywhere = std::env::var("MXNET_BACKWARD_DO_MIRROR").is_ok_and(|v| v == "1");
-    if program.forward == program.instrs.len() || !(everywhere || program.mirrored.contains(&true)) {
+    if program.forward == program.instrs.len() || !(everywhere || program.mirrored.contains(&Some(true))) {
         return;
     }
-    let mut producer: Vec<Option<usize>> = vec![None; program.specs.len()];
-    for (n, instr) in program.instrs[..program.forward].iter().enumerate() {
-        let asked = program.mirrored.get(instr.node as usize).copied().unwrap_or(false);
-        let steady = !instr.is_random() && instr.mutated().next().is_none();
-        if steady && (asked || everywhere && is_cheap(instr, program)) {
-            instr.outs.iter().for_each(|v| producer[*v as usize] = Some(n));
-        }
-    }
-    // Outputs are kept for the user anyway.
-    program.outputs.iter().for_each(|v| producer[*v as usize] = None);
-    let back = program.instrs.split_off(program.forward);
-    let written = program.instrs.iter().flat_map(Instr::mutated).collect();
-    let mut again = Again { producer, copy: vec![None; program.specs.len()], written };
-    for mut instr in back {
-        for place in 0..instr.ins.len() {
-            instr.ins[place] = again.value(program, instr.ins[place]);
-        }
-        again.written.extend(instr.mutated());
-        program.instrs.push(instr);
-    }
-}
-
-struct Again {
-    /// The call that makes a value, where it may be made again.
-    producer: Vec<Option<usize>>,
-    /// The value made again.
-    copy: Vec<Option<ValueId>>,
-    /// States that were written since: what reads them cannot be made again.
-    written: HashSet<ValueId>,
-}
-
-impl Again {
-    /// The value to read in the backward phase in the place of `v`, with the calls that make it.
-    fn value(&mut self, program: &mut Program, v: ValueId) -> ValueId {
-        let mut stack = vec![v];
-        while let Some(&top) = stack.last() {
-            let known = self.of(top).is_some();
-            let Some(n) = self.producer.get(top as usize).copied().flatten().filter(|_| !known) else {
-                stack.pop();
-                continue;
-            };
-            if program.instrs[n].ins.iter().any(|w| self.written.contains(w)) {
-                self.producer[top as usize] = None;
-                continue;
-            }
-            let open: Vec<ValueId> = program.instrs[n]
-                .ins
-                .iter()
-                .copied()
-                .filter(|w| {
-                    self.producer.get(*w as usize).is_some_and(Option::is_some) && self.of(*w).is_none()
-                })
-                .collect();
-            if !open.is_empty() {
-                stack.extend(open);
-                continue;
-            }
-            let instr = program.instrs[n].clone();
-            let ins = instr.ins.iter().map(|w| self.of(*w).unwrap_or(*w)).collect();
-            let outs: SmallVec<[ValueId; 2]> = instr
-                .outs
-                .iter()
-                .map(|w| {
-                    let spec = program.specs[*w as usize].clone();
-                    let copy = program.value(spec);
-                    self.copy[*w as usize] = Some(copy);
-                    copy
-                })
-                .collect();
-            program.instrs.push(Instr { ins, outs, ..instr });
-            stack.pop();
-        }
-        self.of(v).unwrap_or(v)
-    }
-
-    fn of(&self, v: ValueId) -> Option<ValueId> {
-        self.copy.get(v as usize).copied().flatten()
-    }
-}
-
-fn is_cheap(instr: &Instr, program: &Program) -> bool {
-    let spec = |v: &ValueId| program.specs[*v as usize].clone();
-    let outs: SmallVec<[Spec; 1]> = instr.outs.iter().map(spec).collect();
-    let elements: usize = outs.iter().map(|s| s.shape.size()).sum();
-    let cost = match &instr.work {
-        Work::Fused { formula, .. } => elements as f64 * formula.cost(),
-        Work::Op { op, attrs } => {
-            let ins: SmallVec<[Spec; 4]> = instr.ins.iter().map(spec).collect();
-            let refs: SmallVec<[&Spec; 4]> = ins.iter().collect();
-            estimate(&Sig { op, attrs, ins: &refs }, &outs)
-        }
+    let chosen = match everywhere {
+        true => Search::new(program, None).smallest(CHEAP).0,
+        false => program.mirrored.iter().map(|m| *m == Some(true)).collect(),
     };
-    cost <= CHEAP * elements as f64
+    again(program, &chosen);
+}
+
+/// Rewrites the backward phase so that it makes the `chosen` nodes' results again.
+fn again(program: &mut Program, chosen: &[bool]) {
+    let sequence = Flow::of(program).sequence(chosen);
+    for original in &sequence.repeats {
+        let spec = program.specs[*original as usize].clone();
+        program.value(spec);
+    }
+    let mut names: HashMap<u32, u32> = HashMap::new();
+    let mut instrs = Vec::with_capacity(sequence.items.len());
+    for item in &sequence.items {
+        let instr = &program.instrs[item.call as usize];
+        let node = match item.again {
+            true => *names.entry(instr.node).or_insert_with(|| {
+                let name: Arc<str> = format!("{}{AGAIN}", program.names[instr.node as usize]).into();
+                let node = program.names.len() as u32;
+                program.names.push(name);
+                program.repeats.insert(node, instr.node);
+                node
+            }),
+            false => instr.node,
+        };
+        let (ins, outs) = (sequence.ins(item).into(), sequence.outs(item).into());
+        instrs.push(Instr { ins, outs, node, ..instr.clone() });
+    }
+    program.instrs = instrs;
 }

@@ -53,49 +53,18 @@ def check_interpolation(owner: str, interpolation: int) -> None:
 
 def crop(F: Any, x: Any, left: int, top: int, width: int, height: int) -> Any:
     """Columns `left ... left + width - 1` and rows `top ... top + height - 1`."""
-    return F.slice_axis(
-        F.slice_axis(x, axis=-3, begin=top, end=top + height), axis=-2, begin=left, end=left + width
-    )
+    return F.image.crop(x, x=left, y=top, width=width, height=height)
 
 
-def _weighted_rows(x: Any, axis: int, size: int, interpolation: int) -> Any:
-    """Resamples one axis. Pixel centres lie at half-integers, so output i looks at (i + 1/2) * scale - 1/2."""
-    old = x.shape[axis]
-    scale = old / size
-    if interpolation == NEAREST:
-        index = np.minimum(np.floor(np.arange(size) * scale), old - 1)
-        return nd.take(x, nd.array(index, ctx=x.context, dtype=np.int32), axis=axis)
-    centre = np.clip((np.arange(size) + 0.5) * scale - 0.5, 0, old - 1)
-    low = np.floor(centre)
-    shape = [1] * len(x.shape)
-    shape[axis] = size
-    weight = nd.array((centre - low).reshape(shape), ctx=x.context, dtype=np.float32)
-    first = nd.take(x, nd.array(low, ctx=x.context, dtype=np.int32), axis=axis)
-    second = nd.take(x, nd.array(np.minimum(low + 1, old - 1), ctx=x.context, dtype=np.int32), axis=axis)
-    return nd.broadcast_add(first, nd.broadcast_mul(second - first, weight))
-
-
-def resize(owner: str, x: Any, width: int, height: int, interpolation: int) -> Any:
+def resize(F: Any, x: Any, width: int, height: int, interpolation: int) -> Any:
     """A picture, or batch of pictures, of the new width and height and the old dtype.
 
-    Bilinear interpolation without smoothing, as OpenCV's: a small target picks few source pixels. uint8
-    results
+    Bilinear interpolation without smoothing, as OpenCV's: a small target picks few source pixels. uint8 results
     are rounded and may differ from OpenCV's fixed-point arithmetic by one.
     """
-    check_interpolation(owner, interpolation)
-    if not is_eager(x):
-        raise NotImplementedError(f"{owner}: needs the size of the picture and cannot be part of a symbol")
-    axis = len(x.shape) - 3
-    if x.shape[axis] == height and x.shape[axis + 1] == width:
+    if is_eager(x) and x.shape[-3:-1] == (height, width):
         return x
-    if interpolation == NEAREST:
-        return _weighted_rows(_weighted_rows(x, axis, height, interpolation), axis + 1, width, interpolation)
-    values = x.astype("float32")
-    # Rows first: a whole row at a time is contiguous.
-    values = _weighted_rows(
-        _weighted_rows(values, axis, height, interpolation), axis + 1, width, interpolation
-    )
-    return to_dtype_of(nd, values, x, rounded=True)
+    return F.image.resize(x, size=(width, height), interp=interpolation)
 
 
 def to_dtype_of(F: Any, values: Any, x: Any, rounded: bool = False) -> Any:

@@ -148,9 +148,7 @@ class ToTensor(HybridBlock):
 
     def hybrid_forward(self, F: Any, x: Any) -> Any:
         _pixels.check_picture("ToTensor", x)
-        # Two swaps bring the last axis to the third last, whether or not there is a batch axis before them.
-        planes = F.swapaxes(F.swapaxes(x, dim1=-1, dim2=-3), dim1=-1, dim2=-2)
-        return F.cast(planes, "float32") / 255.0
+        return F.image.to_tensor(x)
 
 
 class Normalize(HybridBlock):
@@ -230,7 +228,7 @@ class Resize(HybridBlock):
                 height = width * old_height // old_width
             else:
                 width = height * old_width // old_height
-        return _pixels.resize("Resize", x, width, height, self._interpolation)
+        return _pixels.resize(F, x, width, height, self._interpolation)
 
 
 class CropResize(HybridBlock):
@@ -268,11 +266,7 @@ class CropResize(HybridBlock):
                 f"do not lie inside the picture of shape {x.shape}"
             )
         part = _pixels.crop(F, x, left, top, width, height)
-        return (
-            part
-            if self._size is None
-            else _pixels.resize("CropResize", part, *self._size, self._interpolation)
-        )
+        return part if self._size is None else _pixels.resize(F, part, *self._size, self._interpolation)
 
 
 class CenterCrop(Block):
@@ -291,7 +285,7 @@ class CenterCrop(Block):
         width, height = _fit_inside(self._size, x)
         left, top = (x.shape[-2] - width) // 2, (x.shape[-3] - height) // 2
         part = _pixels.crop(nd, x, left, top, width, height)
-        return _pixels.resize("CenterCrop", part, *self._size, self._interpolation)
+        return _pixels.resize(nd, part, *self._size, self._interpolation)
 
 
 class RandomCrop(Block):
@@ -323,7 +317,7 @@ class RandomCrop(Block):
         width, height = _fit_inside(self._size, x)
         left, top = random.randint(0, x.shape[-2] - width), random.randint(0, x.shape[-3] - height)
         part = _pixels.crop(nd, x, left, top, width, height)
-        return _pixels.resize("RandomCrop", part, *self._size, self._interpolation)
+        return _pixels.resize(nd, part, *self._size, self._interpolation)
 
 
 class RandomResizedCrop(Block):
@@ -379,7 +373,7 @@ class RandomResizedCrop(Block):
             width, height = drawn
             left, top = random.randint(0, old_width - width), random.randint(0, old_height - height)
         part = _pixels.crop(nd, x, left, top, width, height)
-        return _pixels.resize("RandomResizedCrop", part, *self._size, self._interpolation)
+        return _pixels.resize(nd, part, *self._size, self._interpolation)
 
 
 def _fit_inside(size: tuple[int, int], x: Any) -> tuple[int, int]:
