@@ -13,7 +13,9 @@ def cases(mx: Any) -> dict[str, Any]:
         "chain20": lambda: _chain(mx),
         "resnet18": lambda: _image_training(mx, 18),
         "resnet50": lambda: _image_training(mx, 50),
+        "resnet18-eager": lambda: _image_training(mx, 18, False),
         "lstm": lambda: _lstm(mx),
+        "lstm-eager": lambda: _lstm(mx, False),
         "bind10000": lambda: _bind(mx),
         "executor": lambda: _executor(mx),
         "module": lambda: _module(mx),
@@ -99,10 +101,11 @@ def residual_network(mx: Any, layers: int) -> Any:
     return net
 
 
-def training(mx: Any, net: Any, data: Any, label: Any) -> Any:
+def training(mx: Any, net: Any, data: Any, label: Any, hybridize: bool = True) -> Any:
     """The work of training steps."""
     net.initialize(mx.init.Xavier())
-    net.hybridize(static_alloc=True, static_shape=True)
+    if hybridize:
+        net.hybridize(static_alloc=True, static_shape=True)
     loss_of = mx.gluon.loss.SoftmaxCrossEntropyLoss()
     trainer = mx.gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": 0.01, "momentum": 0.9})
 
@@ -117,11 +120,12 @@ def training(mx: Any, net: Any, data: Any, label: Any) -> Any:
     return work, mx.nd.waitall
 
 
-def _image_training(mx: Any, layers: int) -> Any:
-    return training(mx, residual_network(mx, layers), _random(mx, 8, 3, 224, 224), mx.nd.array(np.arange(8)))
+def _image_training(mx: Any, layers: int, hybridize: bool = True) -> Any:
+    data, label = _random(mx, 8, 3, 224, 224), mx.nd.array(np.arange(8))
+    return training(mx, residual_network(mx, layers), data, label, hybridize)
 
 
-def _lstm(mx: Any) -> Any:
+def _lstm(mx: Any, hybridize: bool = True) -> Any:
     gluon = mx.gluon
 
     class Model(gluon.HybridBlock):  # type: ignore[misc,name-defined]
@@ -134,7 +138,7 @@ def _lstm(mx: Any) -> Any:
             outputs, _ = self.cell.unroll(20, x, layout="NTC", merge_outputs=False)
             return self.out(outputs[-1])
 
-    return training(mx, Model(), _random(mx, 32, 20, 64), mx.nd.array(np.arange(32) % 10))
+    return training(mx, Model(), _random(mx, 32, 20, 64), mx.nd.array(np.arange(32) % 10), hybridize)
 
 
 def _bind(mx: Any) -> Any:

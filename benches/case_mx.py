@@ -24,6 +24,8 @@ def cases(library: str, threads: int) -> dict[str, Case]:
         "asnumpy10": lambda: _asnumpy10(mx),
         "mlp": lambda: _training(mx, "mlp"),
         "lenet": lambda: _training(mx, "lenet"),
+        "mlp-eager": lambda: _training(mx, "mlp", False),
+        "lenet-eager": lambda: _training(mx, "lenet", False),
         "gemm1024": lambda: _gemm(mx),
         "elementwise": lambda: _elementwise(mx),
         "overlap": lambda: _overlap(mx, wait=True),
@@ -92,11 +94,12 @@ def _network(mx: Any, kind: str) -> tuple[Any, Any]:
     return net, _random(mx, 128, 1, 28, 28)
 
 
-def _training(mx: Any, kind: str) -> Any:
+def _training(mx: Any, kind: str, hybridize: bool = True) -> Any:
     gluon, autograd = mx.gluon, mx.autograd
     net, data = _network(mx, kind)
     net.initialize(mx.init.Xavier())
-    net.hybridize()
+    if hybridize:
+        net.hybridize()
     label = mx.nd.array(np.arange(128) % 10)
     loss_of = gluon.loss.SoftmaxCrossEntropyLoss()
     trainer = gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": 0.01, "momentum": 0.9})

@@ -11,7 +11,8 @@ from registry import ROOT, input_names, operators, write_or_check
 HEAD = """# Operators
 
 Written by `make docs` from the operators' records; do not edit. Every operator is a function of `mx.nd`;
-names with a leading underscore are what methods, Python's operators and saved graphs call.
+names with a leading underscore are what methods, Python's operators and saved graphs call. An operator that does not
+run on GPUs yet says so below its name.
 """
 
 
@@ -23,6 +24,8 @@ def section(op: dict[str, Any]) -> str:
     lines = [f"## {op['name']}", "", f"`{op['name']}({call})`", ""]
     if op.get("doc"):
         lines += [op["doc"].strip(), ""]
+    if not op["gpu"]:
+        lines += ["Not on GPUs yet.", ""]
     if op["aliases"]:
         lines += ["Also called " + ", ".join(f"`{alias}`" for alias in sorted(op["aliases"])) + ".", ""]
     if op["params"]:

@@ -5,6 +5,7 @@ Submodules load when they are first used, so that importing the package costs li
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import os
 import sys
@@ -129,6 +130,8 @@ def install_as_mxnet() -> None:
 
     _alias.install()
 
+
+atexit.register(_core.gpu_shutdown)
 
 if hasattr(os, "register_at_fork"):
     # A forked child (a data loader's worker) starts with a fresh engine.

@@ -1,4 +1,4 @@
-"""``python -m mxrs run script.py [args]`` and ``python -m mxrs info``."""
+"""``python -m mxrs run script.py [args]``, ``python -m mxrs info`` and ``python -m mxrs devices``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import os
 import platform
 import runpy
 import sys
+from collections.abc import Callable
+from typing import Any
 
 
 def _run(script: str, args: list[str]) -> None:
@@ -34,6 +36,41 @@ def _info() -> None:
     print(f"operators: {sum(not op['hidden'] for op in _core.list_ops())}")
 
 
+def _devices() -> None:
+    """Says which GPUs there are, what they can do, and how fast they are."""
+    from mxrs import _core
+
+    print(_core.gpu_search())
+    for i, gpu in enumerate(_core.gpu_list()):
+        memory = f"{gpu['memory'] / 2**30:.1f} GiB" if gpu["memory"] else "memory not told"
+        print(f"\ngpu({i}): {gpu['name']} ({gpu['kind']}, {gpu['backend']}, {memory})")
+        print(f"  driver: {gpu['driver']}")
+        print(f"  features: {', '.join(gpu['features']) or 'none'}")
+        print("  limits: " + ", ".join(f"{name} {value}" for name, value in gpu["limits"].items()))
+        bandwidth, rate = _measured(i)
+        print(f"  measured: {bandwidth:.1f} GB/s of memory, {rate:.1f} GFLOP/s in a float32 product")
+
+
+def _measured(i: int) -> tuple[float, float]:
+    """Bytes moved per second by an addition (in 1e9), and operations per second of a matrix product (in 1e9)."""
+    import time
+
+    from mxrs import gpu, nd
+
+    def seconds(work: Callable[[], Any]) -> float:
+        work().wait_to_read()
+        best = float("inf")
+        for _ in range(3):
+            started = time.perf_counter()
+            work().wait_to_read()
+            best = min(best, time.perf_counter() - started)
+        return best
+
+    n, side = 1 << 22, 512
+    x, a = nd.ones((n,), ctx=gpu(i)), nd.ones((side, side), ctx=gpu(i))
+    return 12 * n / seconds(lambda: x + x) / 1e9, 2 * side**3 / seconds(lambda: nd.dot(a, a)) / 1e9
+
+
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m mxrs", description="Runs MXNet programs on mxrs.")
@@ -42,9 +79,12 @@ def main(argv: list[str] | None = None) -> None:
     run.add_argument("script")
     run.add_argument("args", nargs=argparse.REMAINDER)
     commands.add_parser("info", help="version, threads, operators")
+    commands.add_parser("devices", help="GPUs: adapters, drivers, limits, memory, measured rates")
     asked = parser.parse_args(argv)
     if asked.command == "run":
         _run(asked.script, asked.args)
+    elif asked.command == "devices":
+        _devices()
     else:
         _info()
 

@@ -101,7 +101,7 @@ def _search(
     shapes: Mapping[str, Sequence[int]],
 ) -> tuple[list[int], int]:
     """The plan's nodes (their places among the calls of the graph) and its bytes."""
-    names, aux_names = symbol.list_arguments(), symbol.list_auxiliary_states()
+    names = symbol.list_arguments()
     given = {name: tuple(shape) for name, shape in shapes.items()}
     given_types = {k: v for k, v in (type_dict or {}).items() if v is not None}
     arg_shapes, _, aux_shapes, complete = symbol._infer_shape(given, given_types)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from oracle import Oracle, interpreter
+
+# Else Mesa's Vulkan looks for a display and says that there is none.
+os.environ.setdefault("NODEVICE_SELECT", "1")
 
 # Operators that some test covered, by the kind of test; gathered from all worker processes for the summary.
 _COVERED: dict[str, set[str]] = {}
@@ -34,6 +39,18 @@ def oracle(_oracle_process: Oracle) -> Oracle:
     crash.
     """
     return _oracle_process
+
+
+@pytest.fixture(scope="module")
+def gpu() -> Iterator[Any]:
+    """The context of a GPU, which is Mesa's software Vulkan where there is nothing better; skips where there is none at all."""
+    import mxrs as mx
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MXRS_ALLOW_SOFTWARE_GPU", "1")
+        if mx.num_gpus() == 0:
+            pytest.skip(f"no GPU: {mx._core.gpu_search()}")
+        yield mx.gpu(0)
 
 
 @pytest.fixture

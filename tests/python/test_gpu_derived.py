@@ -18,11 +18,6 @@ from test_derived import OPS, WITH_SAMPLES, call, samples
 
 ON_GPU = [name for name in WITH_SAMPLES if OPS[name]["gpu"] and OPS[name]["name"] not in {"_empty"}]
 
-pytestmark = pytest.mark.skipif(mx.num_gpus() == 0, reason=f"no GPU: {_core.gpu_search()}")
-
-#: Types that a GPU has.
-TYPES = {"float32", "float16", "int32", "int8", "uint8", "bool"}
-
 
 def placed(values: list[np.ndarray], ctx: Any) -> list[Any]:
     return [mx.nd.array(v, dtype=v.dtype, ctx=ctx) for v in values]
@@ -47,7 +42,7 @@ def run(name: str, inputs: list[np.ndarray], attrs: dict[str, Any], ctx: Any, tr
 
 
 @pytest.mark.parametrize("name", ON_GPU)
-def test_gpu_gives_what_the_cpu_gives(name: str, cover: Callable[[str, str], None]) -> None:
+def test_gpu_gives_what_the_cpu_gives(name: str, gpu: Any, cover: Callable[[str, str], None]) -> None:
     """Forward alone, and forward and backward while training."""
     done = 0
     for inputs, attrs in samples(name):
@@ -59,7 +54,7 @@ def test_gpu_gives_what_the_cpu_gives(name: str, cover: Callable[[str, str], Non
                 continue
             wanted = run(name, inputs, attrs, mx.cpu(), train)
             try:
-                found = run(name, inputs, attrs, mx.gpu(0), train)
+                found = run(name, inputs, attrs, gpu, train)
             except _core.MXNetNotImplementedError as error:
                 # A composition or a gradient can reach an operator that has no body yet; the table of operators shows which.
                 assert "has no GPU kernel yet" in str(error) or "not built for GPUs yet" in str(error)

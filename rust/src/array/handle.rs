@@ -108,6 +108,19 @@ impl Array {
         self.chunk.ptr().wrapping_add(self.offset * self.spec.dtype.size())
     }
 
+    /// The elements' bytes in host memory, for an operation that was granted the chunk.
+    pub(super) fn bytes(&self) -> &[u8] {
+        // SAFETY: granted; the window lies in the chunk and holds as many bytes.
+        unsafe { std::slice::from_raw_parts(self.ptr(), self.size() * self.dtype().size()) }
+    }
+
+    /// The elements' bytes in host memory, for an operation that was granted the chunk for writing. Ask once per operation.
+    #[allow(clippy::mut_from_ref)]
+    pub(super) fn bytes_mut(&self) -> &mut [u8] {
+        // SAFETY: granted to this operation alone; the window lies in the chunk and holds as many bytes.
+        unsafe { std::slice::from_raw_parts_mut(self.ptr(), self.size() * self.dtype().size()) }
+    }
+
     /// Where the elements are, if that is on a GPU.
     #[inline]
     pub fn gpu_view(&self) -> Option<GpuView<'_>> {
@@ -120,12 +133,11 @@ impl Array {
         self.wait()?;
         let Some(view) = self.gpu_view() else { return Ok(self.detach()) };
         let size = self.dtype().size();
-        let bytes = (self.size() * size) as u64;
+        let (at, bytes) = ((self.offset * size) as u64, (self.size() * size) as u64);
+        // Nobody else has the chunk yet.
         let host = Array::empty(self.spec.clone(), Context::CPU)?;
-        let device = view.buffer.device();
-        let ticket = device.read(view.buffer, (self.offset * size) as u64, bytes, "copy from the GPU")?;
-        // SAFETY: the chunk is new, so nobody else touches it, and it holds the spec's bytes.
-        ticket.wait_into(unsafe { std::slice::from_raw_parts_mut(host.ptr(), bytes as usize) })?;
+        let ticket = view.buffer.device().read(view.buffer, at, bytes, "copy from the GPU")?;
+        ticket.wait_into(host.bytes_mut())?;
         Ok(host)
     }
 

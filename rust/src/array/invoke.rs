@@ -67,7 +67,11 @@ pub fn invoke(
     let specs: SmallVec<[&Spec; 4]> = ins.iter().map(|a| a.spec()).collect();
     let sig = Sig { op, attrs, ins: &specs };
     let outs = (op.infer)(&sig)?;
-    let context = context_of(attrs, ins, context)?;
+    // Without inputs, the array to be written says where.
+    let context = match (ins, out) {
+        ([], Some([first, ..])) => first.context(),
+        _ => context_of(attrs, ins, context)?,
+    };
     let visible = op.visible(attrs, outs.len());
     let small = ops::estimate(&sig, &outs) < INLINE_BELOW;
     let mut results = Arrays::new();

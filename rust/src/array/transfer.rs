@@ -73,10 +73,7 @@ fn range(array: &Array) -> (u64, u64) {
 fn upload(from: &Array, to: &Array) -> Result<()> {
     fn send(from: &Array, to: &Array) -> Result<()> {
         let Some(view) = to.gpu_view() else { return Ok(()) };
-        let (at, bytes) = range(to);
-        // SAFETY: the engine granted the chunk for reading; the window holds as many bytes.
-        let data = unsafe { std::slice::from_raw_parts(from.ptr(), bytes as usize) };
-        view.buffer.device().write(view.buffer, at, data, TO_GPU)
+        view.buffer.device().write(view.buffer, range(to).0, from.bytes(), TO_GPU)
     }
     let later = || -> Box<dyn FnOnce() -> Result<()> + Send> {
         let (from, to) = (from.detach(), to.detach());
@@ -96,9 +93,7 @@ fn download(from: &Array, to: &Array) -> Result<()> {
         }
     }
     fn receive(ticket: Ticket, to: &Array) -> Result<()> {
-        let (_, bytes) = range(to);
-        // SAFETY: the engine granted the chunk for writing; the window holds as many bytes.
-        ticket.wait_into(unsafe { std::slice::from_raw_parts_mut(to.ptr(), bytes as usize) })
+        ticket.wait_into(to.bytes_mut())
     }
     // Asked for now, in order with what the device does; only where the host has yet to send something to this chunk, later.
     let ticket = Cell::new(None);

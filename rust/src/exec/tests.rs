@@ -304,7 +304,11 @@ fn residual_unit(wide: &[usize], more: &[(&str, AttrValue)]) {
     );
     let sum = call("elemwise_add", &[], &[normal, variable("r")]);
     let relu = call("Activation", &[("act_type", AttrValue::Str("relu".into()))], &[sum]);
-    let pooled = call("mean", &[("axis", if last { [1i64, 2] } else { [2, 3] }[..].into())], &[relu.clone()]);
+    let pooled = call(
+        "mean",
+        &[("axis", if last { [1i64, 2] } else { [2, 3] }[..].into())],
+        std::slice::from_ref(&relu),
+    );
     let dense =
         call("FullyConnected", &[("num_hidden", 5i64.into())], &[pooled, variable("fw"), variable("fb")]);
     let dense = call("tanh", &[], &[dense]);
@@ -330,7 +334,8 @@ fn residual_unit(wide: &[usize], more: &[(&str, AttrValue)]) {
     let (args, aux) = symbol.inputs();
     let spec = |n: &NodeRef| values[names.iter().position(|m| **m == *n.name).unwrap()].spec().clone();
     let specs = args.iter().chain(&aux).map(spec).collect();
-    let request = super::Request { specs, train: false, grads: Vec::new(), heads: 2 };
+    let request =
+        super::Request { specs, train: false, grads: Vec::new(), heads: 2, budget: Default::default() };
     let plan = super::Plan::new(&symbol, &request).unwrap();
     let behind: Vec<&str> =
         plan.program.instrs.iter().filter(|i| i.then.is_some()).map(|i| i.name()).collect();

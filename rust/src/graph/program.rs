@@ -6,8 +6,8 @@
 use crate::array::Array;
 use crate::device::Device;
 use crate::ops::{
-    self, Attrs, Body, Build, Ctx, GpuCtx, GpuView, GradArgs, OpRef, RngPos, Sig, Spec, Specs, Value, Values, View,
-    promote,
+    self, Attrs, Body, Build, Ctx, GpuCtx, GpuView, GradArgs, OpRef, RngPos, Sig, Spec, Specs, Value, Values,
+    View, promote,
 };
 use mxrs_base::{Error, Result};
 use mxrs_formula::Formula;

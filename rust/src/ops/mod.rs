@@ -18,6 +18,7 @@ mod basic;
 mod contrib;
 mod conv;
 mod create;
+mod dense;
 mod dropout;
 mod elemwise;
 mod factor;
@@ -57,6 +58,7 @@ const FAMILIES: &[fn(&mut Registry)] = &[
     basic::register,
     elemwise::register,
     conv::register,
+    dense::register,
     linalg::register,
     factor::register,
     pool::register,

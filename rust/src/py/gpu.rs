@@ -63,6 +63,12 @@ pub fn gpu_memory<'py>(py: Python<'py>, id: i32) -> PyResult<Dict<'py>> {
     Ok(d)
 }
 
+/// Waits for GPUs and lets them go: drivers do not like to be left at work when a process ends.
+#[pyfunction]
+pub fn gpu_shutdown(py: Python<'_>) {
+    py.detach(mxrs_gpu::shutdown);
+}
+
 /// What was sent to one GPU since the last call with `reset`, by kind.
 #[pyfunction]
 #[pyo3(signature = (id=0, reset=false))]

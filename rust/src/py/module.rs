@@ -3,7 +3,7 @@
 use super::call;
 use super::convert::{self, IntoPy, exceptions};
 use super::exec;
-use super::gpu::{gpu_counts, gpu_list, gpu_memory, gpu_search, num_gpus};
+use super::gpu::{gpu_counts, gpu_list, gpu_memory, gpu_search, gpu_shutdown, num_gpus};
 use super::numpy;
 use super::object::{self, bound, extract, set_link};
 use super::symbol::{
@@ -568,7 +568,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
         similar_ops complete_shapes list_ops
         set_symbol_class symbol_variable symbol_group symbol_from_json symbol_function
         symbol_methods
-        num_gpus gpu_search gpu_list gpu_memory gpu_counts
+        num_gpus gpu_search gpu_list gpu_memory gpu_counts gpu_shutdown
     }
     Ok(())
 }

@@ -103,9 +103,9 @@ fn square<T: Real>(taps: &[[T; WIDTH]; 9], mut sink: impl FnMut(usize, &[T; WIDT
     for (i, along) in along.iter_mut().enumerate() {
         *along = transform::columns([&taps[3 * i], &taps[3 * i + 1], &taps[3 * i + 2]], transform::weight);
     }
+    let column = |k: usize| std::array::from_fn(|i| &along[i][k]);
     for k in 0..POINTS {
-        let rows = std::array::from_fn(|i| &along[i][k]);
-        let made = transform::columns::<T, 3, POINTS>(rows, transform::weight);
+        let made = transform::columns::<T, 3, POINTS>(column(k), transform::weight);
         made.iter().enumerate().for_each(|(r, made)| sink(r * POINTS + k, made));
     }
 }
