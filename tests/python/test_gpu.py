@@ -28,6 +28,9 @@ def test_arrays_come_and_go(gpu: Any) -> None:
     x[:, 0] = nd.array([1, 2], ctx=gpu)
     np.testing.assert_array_equal(x.asnumpy(), [[1, 1, 2], [2, 7, 7]])
     assert nd.zeros((0, 4), ctx=gpu).asnumpy().shape == (0, 4)
+    for n in range(1, 10):
+        few = np.arange(n, dtype="uint8")
+        np.testing.assert_array_equal(nd.array(few, dtype="uint8", ctx=gpu).asnumpy(), few)
 
 
 def test_order_is_kept_between_host_and_device(gpu: Any) -> None:

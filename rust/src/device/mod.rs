@@ -122,8 +122,8 @@ impl Storage {
     pub fn new(bytes: usize, context: Context) -> Result<Storage> {
         match context.is_host() {
             true => Block::new(bytes).map(Storage::Pooled),
-            // A buffer has at least a word, so that an empty array has a place, too.
-            false => gpu(context)?.alloc(bytes.max(4) as u64).map(Storage::Gpu),
+            // A buffer has at least a byte, so that an empty array has a place, too.
+            false => gpu(context)?.alloc(bytes.max(1) as u64).map(Storage::Gpu),
         }
     }
 

@@ -3,8 +3,10 @@
 //! Constants (`_zeros`, `_ones`, `_full`) are `basic`'s, random arrays `random`'s.
 
 use super::registry::Registry;
-use super::{Ctx, Param, Sig, Specs, draw, dtype, empty, flag, float, int, ints, string};
-use mxrs_base::{DType, Result, Shape, dispatch};
+use super::{Ctx, GpuCtx, Param, Sig, Specs, draw, dtype, empty, flag, float, int, ints, string};
+use crate::shaders::copy::launch_fill;
+use crate::shaders::each::Each;
+use mxrs_base::{DType, Error, Result, Shape, dispatch};
 use mxrs_kernels::copy;
 
 pub fn register(r: &mut Registry) {
@@ -27,6 +29,16 @@ pub fn register(r: &mut Registry) {
             dispatch!(c.out_dtype(0), T => copy::eye(c.y::<T>(0), shape[0], shape[1], k));
             Ok(())
         })
+        .gpu(|c| {
+            let body = "fn element(e: u32) -> VALUE {
+    let apart = i32(e % p.cols) - i32(e / p.cols);
+    return select(VALUE(0), VALUE(1), apart == bitcast<i32>(p.k));
+}\n";
+            // A diagonal beyond 2^31 is outside every matrix that fits.
+            let k = c.attrs.int("k").clamp(i32::MIN as i64, i32::MAX as i64) as i32 as u32;
+            let each = Each::new("eye", c.y(0)).size("cols", c.out_shape(0)[1])?.size("k", k as usize)?;
+            each.launch(c.device, c.out_shape(0).size(), || body.into(), c.op.name)
+        })
         .zero_grad()
         .sample(&[], &[("N", 3i64.into()), ("M", 4i64.into()), ("k", 1i64.into())]);
     r.op("_zeros_without_dtype", "Zeros; the element type is a number, float32 if it is -1.")
@@ -46,6 +58,7 @@ pub fn register(r: &mut Registry) {
             copy::fill(c.y_bytes(0), 0u8);
             Ok(())
         })
+        .gpu(|c| launch_fill(c.device, &[c.out_shape(0).size()], 0.0, c.y(0).strided(&[1]), c.op.name))
         .zero_grad()
         .sample(&[], &[("shape", [2, 3].into())]);
 }
@@ -81,6 +94,10 @@ fn ranges(r: &mut Registry) {
             rising(c, start, step);
             Ok(())
         })
+        .gpu(|c| {
+            let (start, step, _) = range(&Sig { op: c.op, attrs: c.attrs, ins: &[] })?;
+            rising_on_gpu(c, start, step, c.attrs.size("repeat"), None)
+        })
         .zero_grad()
         .sample(&[], &[("start", 0.5.into()), ("stop", 3.0.into()), ("step", 0.5.into())])
         .sample(&[], &[("start", 3.0.into()), ("repeat", 2i64.into())]);
@@ -115,6 +132,18 @@ fn ranges(r: &mut Registry) {
             });
             Ok(())
         })
+        .gpu(|c| {
+            let (start, stop) = (c.attrs.float("start"), c.attrs.float("stop"));
+            let (n, endpoint) = (c.out_shape(0).size(), c.attrs.bool("endpoint"));
+            let gaps = if endpoint { n.saturating_sub(1) } else { n };
+            rising_on_gpu(
+                c,
+                start,
+                (stop - start) / gaps.max(1) as f64,
+                1,
+                (endpoint && n > 1).then_some(stop),
+            )
+        })
         .zero_grad()
         .sample(&[], &[("start", 0.0.into()), ("stop", 1.0.into()), ("num", 5i64.into())]);
 }
@@ -125,6 +154,27 @@ fn rising(c: &Ctx, start: f64, step: f64) {
     let (start, step) = if whole { (start.trunc(), step.trunc()) } else { (start, step) };
     let repeat = c.attrs.size("repeat");
     dispatch!(c.out_dtype(0), T => copy::arange(c.y::<T>(0), start, step, repeat));
+}
+
+/// Rising numbers on a GPU; `last` is met exactly. Whole-number types begin and advance by whole numbers, but for a
+/// range that is divided evenly.
+fn rising_on_gpu(c: &GpuCtx, start: f64, step: f64, repeat: usize, last: Option<f64>) -> Result<()> {
+    let dtype = c.outs[0].spec.dtype;
+    let n = c.out_shape(0).size();
+    if c.op.name == "_linspace" && !dtype.is_float() {
+        return Err(Error::typ(format!(
+            "{}: {dtype} is not supported on a GPU; allowed are floats",
+            c.op.name
+        )));
+    }
+    let body = "fn element(e: u32) -> VALUE {
+    if (p.exact == 1u && e + 1u == p.n) { return p.last; }
+    return p.start + VALUE(e / p.repeat) * p.step;
+}\n";
+    let each =
+        Each::new("rising", c.y(0)).size("repeat", repeat)?.size("exact", usize::from(last.is_some()))?;
+    let each = each.value("start", start).value("step", step).value("last", last.unwrap_or(0.0));
+    each.launch(c.device, n, || body.into(), c.op.name)
 }
 
 /// First number, distance and count of `_arange`, before repetition.
@@ -177,6 +227,7 @@ fn positions(r: &mut Registry) {
         rising(c, c.attrs.float("start"), c.attrs.float("step"));
         Ok(())
     })
+    .gpu(|c| rising_on_gpu(c, c.attrs.float("start"), c.attrs.float("step"), c.attrs.size("repeat"), None))
     .cost(|_, outs| outs[0].shape.size() as f64)
     .zero_grad()
     .sample(&[draw(&[2, 3])], &[("start", 1.0.into()), ("step", 0.5.into())])

@@ -1,12 +1,18 @@
 //! Dropout (Srivastava and others, 2014), scaled while training so that inference is the identity.
 
+use super::gpu::run_formula_gpu;
 use super::registry::Registry;
-use super::{Ctx, Param, choice, draw, empty, flag, float, ints};
+use super::{Ctx, GpuCtx, Param, choice, draw, empty, flag, float, ints};
+use crate::shaders::copy::{launch_cast, launch_copy};
+use crate::shaders::elem::Span;
+use crate::shaders::random::{Draw, launch_random};
 use mxrs_base::{Result, dispatch_float};
+use mxrs_formula::Formula;
 use mxrs_kernels::philox::Stream;
 use mxrs_kernels::real::Float;
 use mxrs_kernels::sample;
-use smallvec::smallvec;
+use smallvec::{SmallVec, smallvec};
+use std::sync::LazyLock;
 
 pub fn register(r: &mut Registry) {
     r.op(
@@ -38,6 +44,7 @@ pub fn register(r: &mut Registry) {
         dispatch_float!(c.dtype(0), T => body(c, c.x::<T>(0), c.y::<T>(0), c.y::<T>(1)),
                 else c.bad_dtype(c.dtype(0)))
     })
+    .gpu(body_on_gpu)
     .inference(|_, a, ins| {
         let active = a.str("mode") == "always" && a.float("p") > 0.0;
         Ok(if active { None } else { Some(smallvec![ins[0]]) })
@@ -76,4 +83,34 @@ fn body<T: Float>(c: &Ctx, x: &[T], y: &mut [T], mask: &mut [T]) -> Result<()> {
     }
     sample::apply_mask(x, mask, y);
     Ok(())
+}
+
+static MASKED: LazyLock<Formula> = LazyLock::new(|| Formula::build(2, &[], |a| a.x(0) * a.x(1)));
+
+/// The same on a GPU, with the same stream.
+fn body_on_gpu(c: &GpuCtx) -> Result<()> {
+    let (p, n, name) = (c.attrs.float("p"), c.shape(0).size(), c.op.name);
+    if p == 0.0 || !(c.train || c.attrs.str("mode") == "always") {
+        return launch_cast(c.device, n, c.x(0), c.y(0), name);
+    }
+    let (draw, stream) = (Draw::Mask { p }, (c.rng.seed, c.rng.offset));
+    let dims = c.shape(0);
+    let axes = dims.axes(&c.attrs.ints("axes"))?;
+    if axes.is_empty() {
+        launch_random(c.device, draw, stream, n, c.y(1), name)?;
+    } else {
+        // One number for each place of the other axes, repeated along these.
+        let mut strides: SmallVec<[isize; 8]> = smallvec![0; dims.ndim()];
+        let mut small = 1;
+        for d in (0..dims.ndim()).rev().filter(|d| !axes.contains(d)) {
+            strides[d] = small as isize;
+            small *= dims[d];
+        }
+        let dtype = c.dtype(0);
+        let mask = c.device.alloc((small * dtype.size()).max(4) as u64)?;
+        let mask = Span::new(&mask, dtype);
+        launch_random(c.device, draw, stream, small, mask, name)?;
+        launch_copy(c.device, dims, mask.strided(&strides), c.y(1).strided(&c.rows(0)), name)?;
+    }
+    run_formula_gpu(c.device, &MASKED, &[], &[c.ins[0], c.outs[1]], &c.outs[0], name)
 }

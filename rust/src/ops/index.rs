@@ -9,7 +9,8 @@ mod mask;
 mod place;
 
 use super::registry::Registry;
-use super::{Ctx, GradArgs, Grads, Param, Sig, Specs, choice, draw, dtype, flag, int, ints};
+use super::{Ctx, GpuCtx, GradArgs, Grads, Param, Sig, Specs, choice, draw, dtype, flag, int, ints};
+use crate::shaders::index::{self as gpu, Meet, Places};
 use mxrs_base::{AttrValue, DType, Result, Shape, dispatch, f16};
 use mxrs_kernels::copy::{Add, Unit};
 use mxrs_kernels::dispatch_unit;
@@ -137,6 +138,49 @@ fn back_to(b: &mut dyn super::Build, g: &GradArgs, name: &str, attrs: &[(&str, A
     g.first(grad)
 }
 
+// ---- on GPUs -----------------------------------------------------------------------------------------------------
+
+/// What the index array of a call names along an axis of `data`.
+fn places_on_gpu(c: &GpuCtx, data: &Shape, axis: i64) -> Result<(Places<'static>, (usize, usize, usize))> {
+    let sizes = data.around(data.axis(axis)?);
+    match mode(c.attrs) {
+        Mode::Clip => Ok((Places::Clip(sizes.1), sizes)),
+        Mode::Wrap => Ok((Places::Wrap(sizes.1), sizes)),
+        _ => Err(c.fail(
+            "mode = 'raise' would have to wait for the device and is not supported on a GPU; allowed are clip, wrap",
+        )),
+    }
+}
+
+/// Coordinates in the leading axes of `data` that index array `i` names, and a slice's size.
+fn coordinates<'a>(c: &GpuCtx<'a>, i: usize, data: &'a Shape) -> (Places<'a>, usize) {
+    let (leading, rest) = data.split_at(c.shape(i)[0]);
+    (Places::Coordinates(leading), rest.iter().product())
+}
+
+/// How many places the coordinates of index array `i` name.
+fn positions(c: &GpuCtx, i: usize) -> usize {
+    c.shape(i)[1..].iter().product()
+}
+
+/// Slices of input `x` at the places that input `at` names.
+fn take_on_gpu(c: &GpuCtx, places: Places, (at, x): (usize, usize), sizes: (usize, usize)) -> Result<()> {
+    let n = if let Places::Coordinates(_) = places { positions(c, at) } else { c.shape(at).size() };
+    gpu::launch_take(c.device, places, n, c.x(at), c.x(x), sizes, c.y(0), c.op.name)
+}
+
+/// Slices of input `x` put at the `n` places that input `at` names.
+fn put_on_gpu(
+    c: &GpuCtx,
+    how: (Places, Meet),
+    (at, n): (usize, usize),
+    x: usize,
+    sizes: (usize, usize),
+) -> Result<()> {
+    let old = (how.1 == Meet::Replace).then(|| c.y(0));
+    gpu::launch_put(c.device, how, (c.x(at), n), c.x(x), old, sizes, c.y(0), c.op.name)
+}
+
 // ---- take --------------------------------------------------------------------------------------------------------
 
 fn taken(data: &Shape, axis: usize, indices: &Shape) -> Shape {
@@ -170,6 +214,10 @@ fn take(r: &mut Registry) {
             move_rows(c, &at, sizes);
             Ok(())
         })
+        .gpu(|c| {
+            let (places, (outer, _, inner)) = places_on_gpu(c, c.shape(0), c.attrs.int("axis"))?;
+            take_on_gpu(c, places, (1, 0), (outer, inner))
+        })
         .keeps(&[1], &[])
         .grad(|b, g| by_index(b, g, "_backward_take", 1, &["axis", "mode"]))
         .sample(&[draw(&[4, 3]), draw(&[2, 2]).indices(4)], &[])
@@ -189,6 +237,10 @@ fn take(r: &mut Registry) {
         .kernel(|c| {
             let (at, sizes) = places(c, c.out_shape(0), c.attrs.int("axis"), mode(c.attrs))?;
             add_rows(c, &at, sizes)
+        })
+        .gpu(|c| {
+            let (places, (outer, _, inner)) = places_on_gpu(c, c.out_shape(0), c.attrs.int("axis"))?;
+            put_on_gpu(c, (places, Meet::Sum), (1, c.shape(1).size()), 0, (outer, inner))
         })
         .keeps(&[1], &[])
         .grad(|b, g| {
@@ -234,6 +286,7 @@ fn embedding(r: &mut Registry) {
         });
         Ok(())
     })
+    .gpu(|c| take_on_gpu(c, Places::Clip(c.shape(1)[0]), (0, 1), (1, c.shape(1)[1])))
     .keeps(&[0], &[])
     .grad(|b, g| {
         let mut grads = g.none();
@@ -294,6 +347,10 @@ fn pick(r: &mut Registry) {
             });
             Ok(())
         })
+        .gpu(|c| {
+            let (places, sizes) = places_on_gpu(c, c.shape(0), c.attrs.int("axis"))?;
+            gpu::launch_pick(c.device, places, c.x(1), c.x(0), sizes, c.y(0), c.op.name)
+        })
         .keeps(&[1], &[])
         .grad(|b, g| by_index(b, g, "_backward_pick", 1, &["axis", "mode"]))
         .sample(&[draw(&[3, 4]), draw(&[3]).indices(4)], &[])
@@ -323,6 +380,10 @@ fn pick(r: &mut Registry) {
             });
             Ok(())
         })
+        .gpu(|c| {
+            let (places, sizes) = places_on_gpu(c, c.out_shape(0), c.attrs.int("axis"))?;
+            gpu::launch_pick_grad(c.device, places, c.x(1), c.x(0), sizes, c.y(0), c.op.name)
+        })
         .keeps(&[1], &[])
         .grad(|b, g| {
             let attrs = ["axis", "mode"].map(|n| (n, g.attrs.get(n).clone()));
@@ -330,6 +391,10 @@ fn pick(r: &mut Registry) {
         })
         .hidden()
         .sample(&[draw(&[3]), draw(&[3]).indices(4)], &[("shape", [3, 4].into())]);
+    batch_take(r);
+}
+
+fn batch_take(r: &mut Registry) {
     r.op("batch_take", "One element of each row of a matrix; indices outside go to the nearest end.")
         .input("a", "a matrix")
         .input("indices", "a column for each row")
@@ -346,6 +411,10 @@ fn pick(r: &mut Registry) {
                 index::pick::<U>(units(c, 0), &at, outer, size, inner, units_mut(c, 0))
             });
             Ok(())
+        })
+        .gpu(|c| {
+            let sizes = c.shape(0).around(1);
+            gpu::launch_pick(c.device, Places::Clip(sizes.1), c.x(1), c.x(0), sizes, c.y(0), c.op.name)
         })
         .sample(&[draw(&[3, 4]), draw(&[3]).indices(4)], &[]);
 }
@@ -384,6 +453,10 @@ fn gather(r: &mut Registry) {
             move_rows(c, &at, (1, size, inner));
             Ok(())
         })
+        .gpu(|c| {
+            let (places, inner) = coordinates(c, 1, c.shape(0));
+            take_on_gpu(c, places, (1, 0), (1, inner))
+        })
         .keeps(&[1], &[])
         .grad(|b, g| by_index(b, g, "_backward_gather_nd", 1, &[]))
         .sample(&[draw(&[3, 4]), draw(&[2, 5]).indices(3)], &[])
@@ -396,6 +469,10 @@ fn gather(r: &mut Registry) {
         .kernel(|c| {
             let (at, size, inner) = offsets(c, 1, c.out_shape(0))?;
             add_rows(c, &at, (1, size, inner))
+        })
+        .gpu(|c| {
+            let (places, inner) = coordinates(c, 1, c.out_shape(0));
+            put_on_gpu(c, (places, Meet::Sum), (1, positions(c, 1)), 0, (1, inner))
         })
         .keeps(&[1], &[])
         .grad(|b, g| back_to(b, g, "gather_nd", &[]))
@@ -426,6 +503,10 @@ fn scatter(r: &mut Registry) {
         });
         Ok(())
     })
+    .gpu(|c| {
+        let (places, inner) = coordinates(c, 1, c.out_shape(0));
+        put_on_gpu(c, (places, Meet::Last), (1, positions(c, 1)), 0, (1, inner))
+    })
     .keeps(&[1], &[])
     .grad(|b, g| back_to(b, g, "gather_nd", &[]))
     .sample(&[draw(&[1, 3]), draw(&[1, 1]).indices(4)], &[("shape", [4, 3].into())]);
@@ -453,6 +534,10 @@ fn scatter(r: &mut Registry) {
             index::scatter_rows::<U>(units(c, 1), &at, inner, units_mut(c, 0))
         });
         Ok(())
+    })
+    .gpu(|c| {
+        let (places, inner) = coordinates(c, 2, c.shape(0));
+        put_on_gpu(c, (places, Meet::Replace), (2, positions(c, 2)), 1, (1, inner))
     })
     .sample(&[draw(&[4, 3]), draw(&[2, 3]), draw(&[1, 2]).indices(4)], &[("shape", [4, 3].into())]);
 }

@@ -1,12 +1,15 @@
 //! Several arrays as one: side by side, on a new axis, or summed.
 
 use super::registry::Registry;
-use super::{Build, Ctx, GradArgs, Grads, Sig, Specs, draw, int};
+use super::{Build, Ctx, GpuCtx, GradArgs, Grads, Sig, Specs, draw, int};
+use crate::shaders::{copy::launch_copy, map::launch_map};
 use mxrs_base::{AttrValue, Result, Shape, dispatch};
+use mxrs_formula::Formula;
 use mxrs_kernels::copy;
 use mxrs_kernels::dispatch_unit;
 use mxrs_kernels::parts::{units, units_mut};
 use smallvec::SmallVec;
+use std::sync::LazyLock;
 
 pub fn register(r: &mut Registry) {
     concat(
@@ -37,6 +40,10 @@ pub fn register(r: &mut Registry) {
             let axis = stack_axis(c.attrs.int("axis"), c.shape(0)).map_err(|text| c.fail(text))?;
             side_by_side(c, c.shape(0)[..axis].iter().product())
         })
+        .gpu(|c| {
+            let axis = stack_axis(c.attrs.int("axis"), c.shape(0)).map_err(|text| c.fail(text))?;
+            side_by_side_on_gpu(c, c.shape(0)[..axis].iter().product())
+        })
         .keeps(&[], &[])
         .grad(|b, g| {
             let axis = b.shape(g.outs[0]).axis(g.attrs.int("axis"))?;
@@ -59,6 +66,7 @@ pub fn register(r: &mut Registry) {
             });
             Ok(())
         })
+        .gpu(sum_on_gpu)
         .cost(|s, _| 0.3 * (s.ins.len() * s.shape(0).size()) as f64)
         .keeps(&[], &[])
         .grad(|_, g| Ok(g.need.iter().map(|need| g.heads[0].filter(|_| *need)).collect()))
@@ -82,6 +90,10 @@ fn concat(r: &mut Registry, name: &'static str, doc: &'static str, alias: &[&'st
         .kernel(|c| {
             let axis = c.shape(0).axis(c.attrs.int("dim"))?;
             side_by_side(c, c.shape(0)[..axis].iter().product())
+        })
+        .gpu(|c| {
+            let axis = c.shape(0).axis(c.attrs.int("dim"))?;
+            side_by_side_on_gpu(c, c.shape(0)[..axis].iter().product())
         })
         .keeps(&[], &[])
         .grad(|b, g| {
@@ -130,6 +142,43 @@ fn side_by_side(c: &Ctx, outer: usize) -> Result<()> {
         let ins: SmallVec<[&[U]; 16]> = (0..c.ins.len()).map(|i| units::<U>(c.x_bytes(i))).collect();
         copy::concat(&ins, outer, units_mut::<U>(c.y_bytes(0)));
     });
+    Ok(())
+}
+
+/// Each input goes where it stands in the rows of the output.
+fn side_by_side_on_gpu(c: &GpuCtx, outer: usize) -> Result<()> {
+    let total = c.out_shape(0).size() / outer.max(1);
+    let mut start = 0;
+    for i in 0..c.ins.len() {
+        let width = c.shape(i).size() / outer.max(1);
+        let mut target = c.y(0);
+        target.offset += start;
+        let (own, joined) = ([width as isize, 1], [total as isize, 1]);
+        let (source, target) = (c.x(i).strided(&own), target.strided(&joined));
+        launch_copy(c.device, &[outer, width], source, target, c.op.name)?;
+        start += width;
+    }
+    Ok(())
+}
+
+/// Sums of one array to four.
+static SUMS: LazyLock<[Formula; 4]> = LazyLock::new(|| {
+    [1, 2, 3, 4].map(|n| Formula::build(n, &[], |a| (1..n).fold(a.x(0), |sum, i| sum + a.x(i))))
+});
+
+/// Four arrays at first, then the sum so far and three more: a kernel binds only so many.
+fn sum_on_gpu(c: &GpuCtx) -> Result<()> {
+    let n = [c.out_shape(0).size()];
+    let y = c.y(0).strided(&[1]);
+    let mut next = 0;
+    while next < c.ins.len() {
+        let more = (c.ins.len() - next).min(if next == 0 { 4 } else { 3 });
+        let so_far = (next > 0).then_some(y);
+        let ins: SmallVec<[_; 4]> =
+            so_far.into_iter().chain((next..next + more).map(|i| c.x(i).strided(&[1]))).collect();
+        launch_map(c.device, &SUMS[ins.len() - 1], &[], &n, &ins, y, c.op.name)?;
+        next += more;
+    }
     Ok(())
 }
 

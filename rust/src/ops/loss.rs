@@ -4,8 +4,13 @@
 mod ctc;
 
 use super::registry::Registry;
-use super::{Build, Ctx, GradArgs, Grads, OpBuilder, Shapes, Sig, Specs, Value, choice, draw, flag, float};
+use super::{
+    Attrs, Build, Ctx, GpuCtx, GradArgs, Grads, OpBuilder, Shapes, Sig, Specs, Value, choice, draw, flag,
+    float,
+};
+use crate::shaders::{copy as copies, map::launch_map, softmax as shaders};
 use mxrs_base::{DType, Result, Shape, dispatch_float};
+use mxrs_formula::Formula;
 use mxrs_kernels::softmax::{self as kernels, Kind, Normalization, OutputGrad};
 
 pub fn register(r: &mut Registry) {
@@ -60,16 +65,15 @@ fn softmax_output(r: &mut Registry) {
             Ok(())
         })
         .kernel(|c| {
-            let x = c.shape(0);
-            let around = match (c.attrs.bool("multi_output"), c.attrs.bool("preserve_shape")) {
-                (true, _) => x.around(1),
-                (_, true) => x.around(x.ndim() - 1),
-                _ => (x[0], x[1..].iter().product(), 1),
-            };
+            let around = output_around(c.attrs, c.shape(0));
             dispatch_float!(c.dtype(0), T => {
                 kernels::softmax(Kind::Softmax, c.x::<T>(0), around, 1.0, None, c.y::<T>(0));
                 Ok(())
             }, else c.bad_dtype(c.dtype(0)))
+        })
+        .gpu(|c| {
+            let around = output_around(c.attrs, c.shape(0));
+            shaders::launch_softmax(c.device, Kind::Softmax, around, 1.0, c.x(0), None, c.y(0), c.op.name)
         })
         .keeps(&[1], &[0])
         .grad(softmax_output_rule)
@@ -79,6 +83,15 @@ fn softmax_output(r: &mut Registry) {
             &[draw(&[2, 3, 2]), draw(&[2, 2]).indices(3)],
             &[("multi_output", true.into()), ("normalization", "valid".into())],
         );
+}
+
+/// The softmax runs along the classes, or along all of a sample.
+fn output_around(a: &Attrs, x: &Shape) -> (usize, usize, usize) {
+    match (a.bool("multi_output"), a.bool("preserve_shape")) {
+        (true, _) => x.around(1),
+        (_, true) => x.around(x.ndim() - 1),
+        _ => (x[0], x[1..].iter().product(), 1),
+    }
 }
 
 /// Labels have data's shape, or that without the axis of classes (the other axes of multi_output may be merged).
@@ -108,8 +121,11 @@ fn softmax_output_rule(b: &mut dyn Build, g: &GradArgs) -> Result<Grads> {
         let diff = b.sub(out, label)?;
         b.scale(diff, g.attrs.float("grad_scale"))?
     } else {
-        // Whatever type the labels have, doubles hold them.
-        let label = b.cast(label, DType::F64)?;
+        let label = match b.dtype(label) {
+            of if label_dtype(of) => label,
+            DType::I64 => b.cast(label, DType::F64)?,
+            _ => b.cast(label, DType::F32)?,
+        };
         let names =
             ["grad_scale", "ignore_label", "multi_output", "use_ignore", "normalization", "smooth_alpha"];
         let attrs = names.map(|name| (name, g.attrs.get(name).clone()));
@@ -124,7 +140,7 @@ fn softmax_output_rule(b: &mut dyn Build, g: &GradArgs) -> Result<Grads> {
 fn softmax_output_backward(r: &mut Registry) {
     r.op("_backward_SoftmaxOutput", "(out - onehot(label)) times the scales of SoftmaxOutput.")
         .input("out", "probabilities")
-        .input("label", "class numbers, float64")
+        .input("label", "class numbers: float32, float64 or int32")
         .params([
             float("grad_scale", "multiplies the gradient").or(1.0),
             float("ignore_label", "the label without gradient").or(-1.0),
@@ -138,33 +154,51 @@ fn softmax_output_backward(r: &mut Registry) {
             s.expect_float(0)?;
             s.expect_ndim(0, 2..=usize::MAX)?;
             check_labels(s, 0, 1)?;
-            if s.dtype(1) != DType::F64 || s.shape(0) == s.shape(1) {
-                return Err(s.fail("labels must be class numbers as float64"));
+            if !label_dtype(s.dtype(1)) || s.shape(0) == s.shape(1) {
+                return Err(s.fail("labels must be class numbers as float32, float64 or int32"));
             }
             s.same(0)
         })
         .kernel(|c| {
-            let (x, a) = (c.shape(0), c.attrs);
-            let multi_output = a.bool("multi_output");
-            let how = OutputGrad {
-                grad_scale: a.float("grad_scale"),
-                ignore_label: a.float("ignore_label"),
-                use_ignore: a.bool("use_ignore"),
-                multi_output,
-                normalization: match a.str("normalization") {
-                    "batch" => Normalization::Batch,
-                    "valid" => Normalization::Valid,
-                    _ => Normalization::Null,
-                },
-                smooth_alpha: a.float("smooth_alpha"),
-            };
-            let around = x.around(if multi_output { 1 } else { x.ndim() - 1 });
+            let (how, around) = output_grad(c.attrs, c.shape(0));
             dispatch_float!(c.dtype(0), T => {
-                kernels::softmax_output_grad(c.x::<T>(0), c.x::<f64>(1), around, &how, c.y::<T>(0));
+                let (p, dx) = (c.x::<T>(0), c.y::<T>(0));
+                match c.dtype(1) {
+                    DType::F32 => kernels::softmax_output_grad(p, c.x::<f32>(1), around, &how, dx),
+                    DType::I32 => kernels::softmax_output_grad(p, c.x::<i32>(1), around, &how, dx),
+                    _ => kernels::softmax_output_grad(p, c.x::<f64>(1), around, &how, dx),
+                }
                 Ok(())
             }, else c.bad_dtype(c.dtype(0)))
         })
+        .gpu(|c| {
+            let (how, around) = output_grad(c.attrs, c.shape(0));
+            shaders::launch_output_grad(c.device, &how, around, c.x(0), c.x(1), c.y(0), c.op.name)
+        })
+        .sample(&[draw(&[2, 3]).within(0.1, 0.9), draw(&[2]).indices(3)], &[])
         .sample(&[draw(&[2, 3]).within(0.1, 0.9), draw(&[2]).indices(3).of(DType::F64)], &[]);
+}
+
+/// The types of labels that the gradient takes as they are.
+fn label_dtype(dtype: DType) -> bool {
+    matches!(dtype, DType::F32 | DType::F64 | DType::I32)
+}
+
+fn output_grad(a: &Attrs, x: &Shape) -> (OutputGrad, (usize, usize, usize)) {
+    let multi_output = a.bool("multi_output");
+    let how = OutputGrad {
+        grad_scale: a.float("grad_scale"),
+        ignore_label: a.float("ignore_label"),
+        use_ignore: a.bool("use_ignore"),
+        multi_output,
+        normalization: match a.str("normalization") {
+            "batch" => Normalization::Batch,
+            "valid" => Normalization::Valid,
+            _ => Normalization::Null,
+        },
+        smooth_alpha: a.float("smooth_alpha"),
+    };
+    (how, x.around(if multi_output { 1 } else { x.ndim() - 1 }))
 }
 
 /// Writes input 0 to output 0.
@@ -173,14 +207,20 @@ fn copy(c: &Ctx) -> Result<()> {
     Ok(())
 }
 
+fn copy_on_gpu(c: &GpuCtx) -> Result<()> {
+    copies::launch_cast(c.device, c.shape(0).size(), c.x(0), c.y(0), c.op.name)
+}
+
 fn regressions(r: &mut Registry) {
     let op = r.op("LinearRegressionOutput", "data itself, with the gradient of half the squared error.");
     regression(op, "_sparse_LinearRegressionOutput")
         .kernel(copy)
+        .gpu(copy_on_gpu)
         .grad(|b, g| slope(b, g, |_, diff| Ok(diff)));
     let op = r.op("MAERegressionOutput", "data itself, with the gradient of the absolute error.");
     regression(op, "_sparse_MAERegressionOutput")
         .kernel(copy)
+        .gpu(copy_on_gpu)
         .grad(|b, g| slope(b, g, |b, diff| b.unary("sign", diff)));
     let op = r.op("LogisticRegressionOutput", "sigmoid(data), with the gradient of the cross-entropy.");
     regression(op, "_sparse_LogisticRegressionOutput")
@@ -189,6 +229,11 @@ fn regressions(r: &mut Registry) {
                 mxrs_simd::unary(mxrs_simd::Unary::Sigmoid, c.x::<T>(0), c.y::<T>(0));
                 Ok(())
             }, else c.bad_dtype(c.dtype(0)))
+        })
+        .gpu(|c| {
+            let formula = Formula::build(1, &[], |a| a.x(0).sigmoid());
+            let (x, y) = (c.x(0).strided(&[1]), c.y(0).strided(&[1]));
+            launch_map(c.device, &formula, &[], &[c.shape(0).size()], &[x], y, c.op.name)
         })
         .grad(|b, g| slope(b, g, |_, diff| Ok(diff)));
 }
@@ -262,6 +307,7 @@ fn svm(r: &mut Registry) {
             Ok(())
         })
         .kernel(copy)
+        .gpu(copy_on_gpu)
         .keeps(&[1], &[0])
         .grad(|b, g| {
             if g.heads[0].is_none() {
@@ -328,8 +374,9 @@ fn make_loss(r: &mut Registry) {
                     let threshold = [("scalar", g.attrs.get("valid_thresh").clone())];
                     let valid = b.op1("_greater_scalar", &[g.ins[0]], &threshold)?;
                     let axes: Vec<i64> = (0..b.shape(valid).ndim() as i64).collect();
-                    // Counted in double precision: half precision ends at 65504.
-                    let valid = b.cast(valid, DType::F64)?;
+                    // Not counted in half precision, which ends at 65504.
+                    let wide = if b.dtype(valid) == DType::F64 { DType::F64 } else { DType::F32 };
+                    let valid = b.cast(valid, wide)?;
                     let count = b.sum(valid, &axes, true)?;
                     let count = b.op1("_maximum_scalar", &[count], &[("scalar", 1.0.into())])?;
                     let share = b.op1("_rdiv_scalar", &[count], &[("scalar", scale.into())])?;

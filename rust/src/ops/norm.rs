@@ -4,13 +4,16 @@
 //! As in MXNet the moving statistics change in the backward pass: a forward pass alone, even while training, leaves
 //! them, and so does one below which nothing asks for a gradient.
 
+mod lrn;
 mod rows;
 
 use super::registry::Registry;
 use super::{
-    Attrs, Build, Ctx, GradArgs, Grads, OpBuilder, Param, Sig, Spec, Specs, Value, Values, draw, flag, float,
+    Attrs, Build, Ctx, GpuCtx, GradArgs, Grads, OpBuilder, Param, Sig, Spec, Specs, Value, Values, draw,
+    flag, float,
 };
 use super::{int, string};
+use crate::shaders::{copy, norm as shaders, rows::Rows};
 use mxrs_base::{AttrValue, DType, Elem, Error, Result, Shape, dispatch_float};
 use mxrs_kernels::norm as kernels;
 use mxrs_kernels::real::{Float, Real};
@@ -22,6 +25,7 @@ pub fn register(r: &mut Registry) {
     batch_norm_update(r);
     variants(r);
     rows::register(r);
+    lrn::register(r);
 }
 
 /// The type of parameters and statistics that go with data of this type.
@@ -104,6 +108,7 @@ fn batch_norm(r: &mut Registry) {
                 Ok(())
             }, else c.bad_dtype(c.dtype(0)))
         })
+        .gpu(forward_on_gpu)
         .states(&[3, 4])
         .inference(by_moving_statistics)
         .keeps(&[0, 1, 3, 4], &[1, 2])
@@ -153,6 +158,21 @@ fn forward<T: Float<R: Elem>>(c: &Ctx) {
     }
     let gamma = (!c.attrs.bool("fix_gamma")).then(|| c.x::<T::R>(1));
     kernels::batch_normalize(c.x::<T>(0), around, mean, rstd, gamma, Some(c.x::<T::R>(2)), c.y::<T>(0));
+}
+
+fn forward_on_gpu(c: &GpuCtx) -> Result<()> {
+    let around = c.shape(0).around(c.shape(0).axis(c.attrs.int("axis"))?);
+    let (eps, name, n) = (c.attrs.float("eps"), c.op.name, around.1);
+    let (mean, rstd) = (c.y(1), c.y(2));
+    if c.train && !c.attrs.bool("use_global_stats") {
+        let how = (shaders::Deviation::Inverse, eps);
+        shaders::launch_moments(c.device, &Rows::across(around), c.x(0), how, [mean, rstd], name)?;
+    } else {
+        copy::launch_cast(c.device, n, c.x(3), mean, name)?;
+        shaders::launch_inverse(c.device, n, c.x(4), eps, rstd, name)?;
+    }
+    let gamma = (!c.attrs.bool("fix_gamma")).then(|| c.x(1));
+    shaders::launch_channels(c.device, around, [c.x(0), mean, rstd, c.x(2)], gamma, c.y(0), name)
 }
 
 /// With fixed statistics the layer is a formula of data and numbers per channel.
@@ -224,6 +244,7 @@ fn batch_norm_backward(r: &mut Registry) {
                 Ok(())
             }, else c.bad_dtype(c.dtype(0)))
     })
+    .gpu(backward_on_gpu)
     .equivalent(backward_equivalent)
     .cost(|s, _| s.shape(0).size() as f64 * 1.5)
     .sample(
@@ -242,6 +263,26 @@ fn backward<T: Float<R: Elem>>(c: &Ctx) {
     if !fixed && !x.is_empty() {
         update(mean, rstd, c.attrs, c.state::<T::R>(5), c.state::<T::R>(6));
     }
+}
+
+fn backward_on_gpu(c: &GpuCtx) -> Result<()> {
+    let around = c.shape(1).around(c.shape(1).axis(c.attrs.int("axis"))?);
+    let fixed = c.attrs.bool("fixed_stats");
+    let gamma = (!c.attrs.bool("fix_gamma")).then(|| c.x(2));
+    let ins = [c.x(1), c.x(0), c.x(3), c.x(4)];
+    let outs = [c.y(0), c.y(1), c.y(2)];
+    shaders::launch_channels_grad(c.device, around, ins, gamma, fixed, outs, c.op.name)?;
+    if fixed || c.shape(1).size() == 0 {
+        return Ok(());
+    }
+    update_on_gpu(c, 3)
+}
+
+/// Inputs from `first` on: the batch's mean and 1 / deviation, and the moving statistics.
+fn update_on_gpu(c: &GpuCtx, first: usize) -> Result<()> {
+    let rates = (c.attrs.float("momentum"), c.attrs.float("eps"));
+    let (batch, moving) = ([c.x(first), c.x(first + 1)], [c.x(first + 2), c.x(first + 3)]);
+    shaders::launch_moving(c.device, c.shape(first).size(), batch, moving, rates, c.op.name)
 }
 
 /// moving = moving * momentum + batch * (1 - momentum), with the batch's variance not corrected for its size.
@@ -276,6 +317,10 @@ fn batch_norm_update(r: &mut Registry) {
             DType::F32 => update_states::<f32>(c),
             DType::F64 => update_states::<f64>(c),
             other => c.bad_dtype(other),
+        })
+        .gpu(|c| {
+            copy::launch_cast(c.device, c.shape(0).size(), c.x(0), c.y(0), c.op.name)?;
+            update_on_gpu(c, 0)
         })
         .zero_grad()
         .sample(&[draw(&[3]), draw(&[3]).within(0.5, 2.0), draw(&[3]), draw(&[3]).within(0.5, 2.0)], &[]);

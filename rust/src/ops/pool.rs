@@ -5,6 +5,9 @@ use super::registry::Registry;
 use super::{
     Attrs, Build, Ctx, GradArgs, Grads, Param, Sig, Spec, Value, choice, draw, empty, flag, int, ints, one,
 };
+use crate::shaders::copy::launch_copy;
+use crate::shaders::pool as shaders;
+use crate::shaders::reduce::{Reduction, launch_reduce};
 use mxrs_base::{Elem, Error, ErrorKind, Result, Shape, dispatch_float};
 use mxrs_kernels::pool::{Convention, PoolGeom, PoolKind, pool_forward, pool_grad};
 
@@ -79,6 +82,8 @@ fn geometry(a: &Attrs, data: &Shape) -> Result<(PoolGeom, PoolKind)> {
         "sum" => PoolKind::Sum,
         "avg" => PoolKind::Avg { include_pad: a.is_none("count_include_pad") || a.bool("count_include_pad") },
         _ => match a.opt_int("p_value") {
+            // Signed for odd p: with p = 1 it is the sum, and so is its gradient.
+            Some(1) => PoolKind::Sum,
             Some(p) => PoolKind::Lp(p as u8),
             None => return Err(Error::op("pool_type lp needs the argument p_value; 1, 2 and 3 are allowed")),
         },
@@ -145,6 +150,10 @@ fn pooling(r: &mut Registry) {
                 Ok(())
             }, else c.bad_dtype(c.dtype(0)))
         })
+        .gpu(|c| {
+            let (g, kind) = geometry(c.attrs, c.shape(0))?;
+            shaders::launch_pool(c.device, &g, kind, c.x(0), c.y(0), c.op.name)
+        })
         .cost(|s, _| cost(s.attrs, s.shape(0)))
         .keeps(&[0], &[])
         .grad(|b, g| {
@@ -204,6 +213,10 @@ fn pooling_gradient(r: &mut Registry) {
                 Ok(())
             }, else c.bad_dtype(c.dtype(0)))
         })
+        .gpu(|c| {
+            let (g, kind) = geometry(c.attrs, c.shape(1))?;
+            shaders::launch_pool_grad(c.device, &g, kind, c.x(1), c.x(0), c.y(0), c.op.name)
+        })
         .cost(|s, _| 2.0 * cost(s.attrs, s.shape(1)))
         .keeps(&[1], &[])
         .grad(pooling_second)
@@ -251,6 +264,10 @@ fn pooling_pick(r: &mut Registry) {
                 pick_maxima(&g, c.x::<T>(0), c.x::<T>(1), c.y::<T>(0));
                 Ok(())
             }, else c.bad_dtype(c.dtype(0)))
+    })
+    .gpu(|c| {
+        let (g, _) = geometry(c.attrs, c.shape(1))?;
+        shaders::launch_pool_pick(c.device, &g, c.x(0), c.x(1), c.y(0), c.op.name)
     })
     .cost(|s, _| 2.0 * cost(s.attrs, s.shape(1)))
     .keeps(&[1], &[])
@@ -419,6 +436,13 @@ fn nearest(r: &mut Registry) {
             s.shaped(shape)
         })
         .kernel(|c| dispatch_float!(c.dtype(0), T => repeat::<T>(c), else c.bad_dtype(c.dtype(0))))
+        .gpu(|c| {
+            let (scale, width) = (c.attrs.size("scale"), c.shape(0)[3]);
+            let dims = [c.shape(0)[..3].iter().product(), scale, width, scale];
+            let (w, s) = (width as isize, scale as isize);
+            let (from, to) = ([w, 0, 1, 0], [s * w * s, w * s, s, 1]);
+            launch_copy(c.device, &dims, c.x(0).strided(&from), c.y(0).strided(&to), c.op.name)
+        })
         .cost(|_, outs: &[Spec]| 100.0 + 0.5 * outs[0].shape.size() as f64)
         .keeps(&[], &[])
         .grad(|b, g| {
@@ -443,6 +467,14 @@ fn nearest(r: &mut Registry) {
             s.shaped(shape)
         })
         .kernel(|c| dispatch_float!(c.dtype(0), T => gather_repeats::<T>(c), else c.bad_dtype(c.dtype(0))))
+        .gpu(|c| {
+            let (scale, width) = (c.attrs.size("scale"), c.out_shape(0)[3]);
+            let dims = [c.out_shape(0)[..3].iter().product(), scale, width, scale];
+            let (w, s) = (width as isize, scale as isize);
+            let steps = [s * w * s, w * s, s, 1];
+            let (head, to) = (c.x(0).strided(&steps), c.y(0));
+            launch_reduce(c.device, Reduction::Sum, &dims, &[1, 3], head, to, c.op.name)
+        })
         .cost(|s, _| 100.0 + 0.5 * s.shape(0).size() as f64)
         .keeps(&[], &[])
         .grad(|b, g| {

@@ -4,6 +4,8 @@
 //! and `i` alone. A call takes one place per element of its results; the samplers need only one in all, because the
 //! counter within a place is 64 bits wide. The distributions are in [`mxrs_kernels::sample`].
 
+mod on_gpu;
+
 use super::registry::Registry;
 use super::{
     Attrs, Build, Ctx, GradArgs, Grads, Param, Sig, Spec, Specs, draw, dtype, empty, flag, float, int, ints,
@@ -254,7 +256,8 @@ fn chosen(s: &Sig, allowed: &[DType]) -> Result<DType> {
 const FLOATS: &[DType] = &[DType::F32, DType::F64, DType::F16];
 
 fn fill_by_numbers(r: &mut Registry, d: &'static Distribution) {
-    r.op(d.names[0], d.doc[0])
+    let op = r
+        .op(d.names[0], d.doc[0])
         .params(d.params())
         .params(placed())
         .alias(d.aliases)
@@ -267,6 +270,9 @@ fn fill_by_numbers(r: &mut Registry, d: &'static Distribution) {
         .cost(|_, outs| cost(d.kind, outs[0].shape.size()))
         .zero_grad()
         .sample(&[], &[("shape", [2, 3].into())]);
+    if d.draw(1.0, 1.0).is_some() {
+        op.gpu(|c| on_gpu::run(c, d));
+    }
 }
 
 fn numbers(d: &Distribution, a: &Attrs) -> Vec<Vec<f64>> {
@@ -274,7 +280,8 @@ fn numbers(d: &Distribution, a: &Attrs) -> Vec<Vec<f64>> {
 }
 
 fn fill_like(r: &mut Registry, d: &'static Distribution) {
-    r.op(d.names[1], d.doc[1])
+    let op = r
+        .op(d.names[1], d.doc[1])
         .input("data", "an array whose shape and type the result takes")
         .params(d.params())
         .random()
@@ -287,6 +294,9 @@ fn fill_like(r: &mut Registry, d: &'static Distribution) {
         .cost(|_, outs| cost(d.kind, outs[0].shape.size()))
         .zero_grad()
         .sample(&[draw(&[2, 3])], &[]);
+    if d.draw(1.0, 1.0).is_some() {
+        op.gpu(|c| on_gpu::run(c, d));
+    }
 }
 
 fn sample_by_arrays(r: &mut Registry, d: &'static Distribution) {
@@ -320,6 +330,9 @@ fn sample_by_arrays(r: &mut Registry, d: &'static Distribution) {
                 .collect::<Vec<_>>(),
             &[("shape", [2].into())],
         );
+    if d.draw(1.0, 1.0).is_some() {
+        op.gpu(|c| on_gpu::sample(c, d));
+    }
 }
 
 /// `first` followed by `rest`; an error where the elements cannot be counted.
@@ -360,6 +373,7 @@ fn randint(r: &mut Registry) {
             }
             Ok(())
         })
+        .gpu(on_gpu::randint)
         .cost(|_, outs| outs[0].shape.size() as f64 * 10.0)
         .zero_grad()
         .sample(&[], &[("low", 0i64.into()), ("high", 5i64.into()), ("shape", [2, 3].into())]);

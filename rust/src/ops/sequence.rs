@@ -5,7 +5,8 @@
 
 use super::index::{bits, units, units_mut};
 use super::registry::Registry;
-use super::{Attrs, Build, Ctx, OpBuilder, Sig, Specs, Value, draw, flag, float, int, ints};
+use super::{Attrs, Build, Ctx, GpuCtx, OpBuilder, Sig, Specs, Value, draw, flag, float, int, ints};
+use crate::shaders::each::{Each, Read};
 use mxrs_base::{AttrValue, Result, Shape};
 use mxrs_kernels::dispatch_unit;
 use mxrs_kernels::seq::{self, Steps};
@@ -71,6 +72,61 @@ fn again(
     g.first(grad)
 }
 
+// On GPUs an element is found by its time and sequence. Lengths that the host refuses go to the nearest one allowed: an
+// error would have to wait for the device.
+
+const MASK: &str = "fn element(e: u32) -> VALUE {
+    let row = e / p.inner;
+    if (i32(time(row)) >= length(sequence(row))) { return p.value; }
+    return x(e);
+}\n";
+const LAST: &str = "fn element(e: u32) -> VALUE {
+    let b = e / p.inner;
+    return x(row_of(u32(clamp(length(b), 1, i32(p.time))) - 1u, b) * p.inner + e % p.inner);
+}\n";
+const LAST_GRAD: &str = "fn element(e: u32) -> VALUE {
+    let row = e / p.inner;
+    let b = sequence(row);
+    if (time(row) + 1u == u32(clamp(length(b), 1, i32(p.time)))) { return x(b * p.inner + e % p.inner); }
+    return VALUE(0);
+}\n";
+const REVERSE: &str = "fn element(e: u32) -> VALUE {
+    let row = e / p.inner;
+    let b = sequence(row);
+    let used = u32(clamp(length(b), 0, i32(p.time)));
+    if (time(row) >= used) { return x(e); }
+    return x(row_of(used - 1u - time(row), b) * p.inner + e % p.inner);
+}\n";
+
+/// Launches a body that sees `time(row)` and `sequence(row)` of a row of elements, `row_of(time, sequence)`, and
+/// `length(sequence)`.
+fn by_step<'a>(c: &GpuCtx<'a>, each: Each<'a>, steps: Steps, n: usize, body: &str) -> Result<()> {
+    let with_lengths = c.ins.len() > 1;
+    let mut each = each.variant(u64::from(with_lengths) << 1 | u64::from(steps.time_second));
+    each = each.input("x", c.x(0), Read::Value);
+    if with_lengths {
+        each = each.input("length", c.x(1), Read::Index);
+    }
+    let each = each.size("time", steps.time)?.size("batch", steps.batch)?.size("inner", steps.inner)?;
+    let text = || {
+        let [time, sequence, row] = match steps.time_second {
+            true => ["row % p.time", "row / p.time", "sequence * p.time + time"],
+            false => ["row / p.batch", "row % p.batch", "time * p.batch + sequence"],
+        };
+        let all = match with_lengths {
+            true => "",
+            false => "fn length(sequence: u32) -> i32 { return i32(p.time); }\n",
+        };
+        format!(
+            "fn time(row: u32) -> u32 {{ return {time}; }}
+fn sequence(row: u32) -> u32 {{ return {sequence}; }}
+fn row_of(time: u32, sequence: u32) -> u32 {{ return {row}; }}
+{all}{body}"
+        )
+    };
+    each.launch(c.device, n, text, c.op.name)
+}
+
 fn mask(r: &mut Registry) {
     sequence(r, "SequenceMask", "The steps beyond each sequence's length set to `value`.", 1.0)
         .param(float("value", "what unused steps are set to").or(0.0))
@@ -89,6 +145,11 @@ fn mask(r: &mut Registry) {
                 });
             }
             Ok(())
+        })
+        .gpu(|c| {
+            let steps = steps(c.shape(0), c.attrs.int("axis"));
+            let each = Each::new("sequence mask", c.y(0)).value("value", c.attrs.float("value"));
+            by_step(c, each, steps, c.out_shape(0).size(), MASK)
         })
         .keeps(&[1], &[])
         .grad(|b, g| again(b, g, "SequenceMask", None))
@@ -122,6 +183,10 @@ fn last(r: &mut Registry) {
             })
             .map_err(|e| e.within("SequenceLast"))
         })
+        .gpu(|c| {
+            let steps = steps(c.shape(0), c.attrs.int("axis"));
+            by_step(c, Each::new("sequence last", c.y(0)), steps, c.out_shape(0).size(), LAST)
+        })
         .keeps(&[1], &[])
         .grad(|b, g| {
             let shape = AttrValue::from(b.shape(g.ins[0]));
@@ -152,6 +217,10 @@ fn last(r: &mut Registry) {
         })
         .map_err(|e| e.within("SequenceLast"))
     })
+    .gpu(|c| {
+        let steps = steps(c.out_shape(0), c.attrs.int("axis"));
+        by_step(c, Each::new("sequence last grad", c.y(0)), steps, c.out_shape(0).size(), LAST_GRAD)
+    })
     .keeps(&[1], &[])
     .grad(|b, g| again(b, g, "SequenceLast", None))
     .hidden()
@@ -179,6 +248,10 @@ fn reverse(r: &mut Registry) {
             seq::reverse::<U, i64>(units(c, 0), &lengths(c, steps), steps, units_mut(c, 0))
         })
         .map_err(|e| e.within("SequenceReverse"))
+    })
+    .gpu(|c| {
+        let steps = steps(c.shape(0), 0);
+        by_step(c, Each::new("sequence reverse", c.y(0)), steps, c.out_shape(0).size(), REVERSE)
     })
     .keeps(&[1], &[])
     .grad(|b, g| again(b, g, "SequenceReverse", None))

@@ -4,9 +4,11 @@
 
 use super::registry::Registry;
 use super::{
-    Attrs, Build, Ctx, GradArgs, Grads, Param, Sig, Spec, Specs, Value, Values, choice, draw, dtype, flag,
+    Attrs, Build, Ctx, GpuCtx, GradArgs, Grads, Param, Sig, Spec, Specs, Value, Values, choice, draw, dtype,
+    flag,
 };
 use super::{float, int, one};
+use crate::shaders::softmax as shaders;
 use mxrs_base::{DType, Elem, Error, Result, Shape, dispatch_float};
 use mxrs_kernels::parts;
 use mxrs_kernels::real::Float;
@@ -63,6 +65,7 @@ fn public(r: &mut Registry, name: &'static str, aliases: &'static [&'static str]
     ])
     .infer(infer)
     .kernel(forward)
+    .gpu(forward_on_gpu)
     .keeps(&[1], &[0])
     .grad(rule)
     .cost(|s, _| s.shape(0).size() as f64 * 1.5)
@@ -112,6 +115,22 @@ fn forward(c: &Ctx) -> Result<()> {
         job.run(c.x::<T>(0), c.y::<O>(0));
         Ok(())
     }, else c.bad_dtype(c.out_dtype(0))), else c.bad_dtype(c.dtype(0)))
+}
+
+fn forward_on_gpu(c: &GpuCtx) -> Result<()> {
+    let around = c.shape(0).around(c.shape(0).axis(c.attrs.int("axis"))?);
+    let lengths = c.attrs.bool("use_length").then(|| c.x(1));
+    let temperature = temperature(c.attrs);
+    shaders::launch_softmax(
+        c.device,
+        kind(c.op.name),
+        around,
+        temperature,
+        c.x(0),
+        lengths,
+        c.y(0),
+        c.op.name,
+    )
 }
 
 struct Job<'a> {
@@ -202,6 +221,22 @@ fn backward(r: &mut Registry) {
                 Ok(())
             }, else c.bad_dtype(c.dtype(0)))
         })
+        .gpu(|c| {
+            let around = c.shape(0).around(c.shape(0).axis(c.attrs.int("axis"))?);
+            let lengths = c.attrs.bool("use_length").then(|| c.x(2));
+            let (kind, temperature) = (kind(c.attrs.str("kind")), c.attrs.float("temperature"));
+            let pair = (c.x(0), c.x(1));
+            shaders::launch_softmax_grad(
+                c.device,
+                kind,
+                around,
+                temperature,
+                pair,
+                lengths,
+                c.y(0),
+                c.op.name,
+            )
+        })
         .equivalent(backward_equivalent)
         .sample(&[draw(&[2, 3]).within(0.1, 0.9), draw(&[2, 3])], &[]);
 }
@@ -271,6 +306,11 @@ fn cross_entropy(r: &mut Registry) {
                 Ok(())
             }, else c.bad_dtype(c.dtype(0)))
         })
+        // A GPU cannot refuse a label: one that is no class gives not-a-number.
+        .gpu(|c| {
+            let sizes = (c.shape(0)[0], c.shape(0)[1]);
+            shaders::launch_cross_entropy(c.device, sizes, c.x(0), c.x(1), c.y(0), c.op.name)
+        })
         .complete(|_, shapes| {
             if let (Some(data), None) = (&shapes[0], &shapes[1])
                 && data.ndim() == 2
@@ -308,6 +348,10 @@ fn cross_entropy(r: &mut Registry) {
                 kernels::softmax_cross_entropy_grad(c.x::<T>(0), &labels, n, head, c.y::<T>(0));
                 Ok(())
             }, else c.bad_dtype(c.dtype(0)))
+        })
+        .gpu(|c| {
+            let (sizes, ins) = ((c.shape(0)[0], c.shape(0)[1]), (c.x(0), c.x(1), c.x(2)));
+            shaders::launch_cross_entropy_grad(c.device, sizes, ins, c.y(0), c.op.name)
         })
         .equivalent(|b, _, v| {
             let (n, dtype) = (b.shape(v[0])[1], b.dtype(v[0]));

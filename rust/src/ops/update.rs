@@ -6,13 +6,19 @@
 //! driver; LAMB is in `update_lamb`, the many-weight forms are in `update_multi`.
 
 use super::registry::Registry;
-use super::{Attrs, Ctx, OpBuilder, Param, Sig, View, draw, flag, float, int};
+use super::{Attrs, Ctx, GpuCtx, OpBuilder, Param, Sig, View, draw, flag, float, int};
+use crate::shaders::Span;
+use crate::shaders::update::{self as steps, Step};
 use mxrs_base::{DType, Result, dispatch_float, f16};
 use mxrs_kernels::update::{self, Arrays, Centered, Common, Moments, Store};
+use smallvec::{SmallVec, smallvec};
 
 /// The arithmetic of one update with its numbers, over weights with `K` states.
 pub(super) trait Rule<const K: usize> {
     fn run<S: Store, T: Store<Real = S::Real>>(&self, a: Arrays<S, T, K>);
+    /// The same arithmetic on a GPU, and its numbers.
+    fn step(&self) -> (&'static Step, SmallVec<[f64; 6]>);
+    fn common(&self) -> &Common;
 }
 
 /// Stateless rules take the weight's type for the (absent) states.
@@ -21,31 +27,55 @@ fn stateless<S: Store, T: Store<Real = S::Real>>(a: Arrays<S, T, 0>) -> Arrays<S
 }
 
 macro_rules! rules {
-    ($($name:ident[$k:literal] { $($field:ident: $t:ty),* } |$s:ident, $a:ident| $body:expr;)*) => { $(
+    ($($name:ident[$k:literal] { $($field:ident: $t:ty),* } |$s:ident, $a:ident| $body:expr,
+        $step:ident [$($number:expr),*];)*) => { $(
         pub(super) struct $name { pub common: Common, $(pub $field: $t),* }
         impl Rule<$k> for $name {
             fn run<S: Store, T: Store<Real = S::Real>>(&self, $a: Arrays<S, T, $k>) {
                 let $s = self;
                 $body
             }
+            fn step(&self) -> (&'static Step, SmallVec<[f64; 6]>) {
+                let $s = self;
+                let _ = $s;
+                (&steps::$step, smallvec![$($number),*])
+            }
+            fn common(&self) -> &Common {
+                &self.common
+            }
         }
     )* };
 }
 
 rules! {
-    Sgd[0] {} |r, a| update::sgd(stateless(a), &r.common);
-    SgdMom[1] { momentum: f64 } |r, a| update::sgd_mom(a, &r.common, r.momentum);
-    NagMom[1] { momentum: f64 } |r, a| update::nag_mom(a, &r.common, r.momentum);
-    Adam[2] { moments: Moments } |r, a| update::adam(a, &r.common, &r.moments);
-    AdamW[2] { moments: Moments, eta: f64 } |r, a| update::adamw(a, &r.common, &r.moments, r.eta);
+    Sgd[0] {} |r, a| update::sgd(stateless(a), &r.common), SGD [];
+    SgdMom[1] { momentum: f64 } |r, a| update::sgd_mom(a, &r.common, r.momentum), SGD_MOM [r.momentum];
+    NagMom[1] { momentum: f64 } |r, a| update::nag_mom(a, &r.common, r.momentum), NAG_MOM [r.momentum];
+    Adam[2] { moments: Moments } |r, a| update::adam(a, &r.common, &r.moments),
+        ADAM [r.moments.beta1, r.moments.beta2, r.moments.epsilon];
+    AdamW[2] { moments: Moments, eta: f64 } |r, a| update::adamw(a, &r.common, &r.moments, r.eta),
+        ADAMW [r.moments.beta1, r.moments.beta2, r.moments.epsilon, r.eta];
     RmsProp[1] { gamma1: f64, epsilon: f64, clip_weights: f64 } |r, a|
-        update::rmsprop(a, &r.common, r.gamma1, r.epsilon, r.clip_weights);
-    RmsPropAlex[3] { centered: Centered } |r, a| update::rmspropalex(a, &r.common, &r.centered);
-    Ftrl[2] { lamda1: f64, beta: f64 } |r, a| update::ftrl(a, &r.common, r.lamda1, r.beta);
-    Ftml[3] { moments: Moments, t: i32 } |r, a| update::ftml(a, &r.common, &r.moments, r.t);
-    SignSgd[0] {} |r, a| update::signsgd(stateless(a), &r.common);
-    Signum[1] { momentum: f64, wd_lh: f64 } |r, a| update::signum(a, &r.common, r.momentum, r.wd_lh);
-    AdaGrad[1] { epsilon: f64 } |r, a| update::adagrad(a, &r.common, r.epsilon);
+        update::rmsprop(a, &r.common, r.gamma1, r.epsilon, r.clip_weights),
+        RMSPROP [r.gamma1, r.epsilon, limit(r.clip_weights)];
+    RmsPropAlex[3] { centered: Centered } |r, a| update::rmspropalex(a, &r.common, &r.centered),
+        RMSPROP_ALEX [r.centered.gamma1, r.centered.gamma2, r.centered.epsilon, limit(r.centered.clip_weights)];
+    Ftrl[2] { lamda1: f64, beta: f64 } |r, a| update::ftrl(a, &r.common, r.lamda1, r.beta),
+        FTRL [r.lamda1, r.beta];
+    Ftml[3] { moments: Moments, t: i32 } |r, a| update::ftml(a, &r.common, &r.moments, r.t),
+        FTML [
+            r.moments.beta1, r.moments.beta2, r.moments.epsilon,
+            (1.0 - r.moments.beta1.powi(r.t)) / r.common.lr, 1.0 - r.moments.beta2.powi(r.t)
+        ];
+    SignSgd[0] {} |r, a| update::signsgd(stateless(a), &r.common), SIGNSGD [];
+    Signum[1] { momentum: f64, wd_lh: f64 } |r, a| update::signum(a, &r.common, r.momentum, r.wd_lh),
+        SIGNUM [r.momentum, r.wd_lh];
+    AdaGrad[1] { epsilon: f64 } |r, a| update::adagrad(a, &r.common, r.epsilon), ADAGRAD [r.epsilon];
+}
+
+/// A bound, infinite where it is negative.
+pub(super) fn limit(bound: f64) -> f64 {
+    if bound >= 0.0 { bound } else { f64::INFINITY }
 }
 
 /// Where one weight's arrays are: output, first input (weight; gradient and states follow, then the master copy).
@@ -76,6 +106,39 @@ pub(super) fn drive<R: Rule<K>, const K: usize>(c: &Ctx, rule: &R, at: Place) ->
         (dtype, true) => return c.bad_dtype(dtype),
     }
     Ok(())
+}
+
+/// A number of a rule that is an element of an input: `lr`, `wd` or `rescale`.
+pub(super) struct Read {
+    pub name: &'static str,
+    pub input: usize,
+    pub at: usize,
+}
+
+fn element<'a>(c: &GpuCtx<'a>, input: usize, at: usize) -> Span<'a> {
+    let all = c.x(input);
+    Span { offset: all.offset + at, ..all }
+}
+
+/// Runs `rule` on a GPU, but for the numbers to be read.
+pub(super) fn drive_on_gpu<R: Rule<K>, const K: usize>(
+    c: &GpuCtx,
+    rule: &R,
+    at: Place,
+    rates: &[Read],
+) -> Result<()> {
+    let arrays = steps::Arrays {
+        n: c.out_shape(at.out).size(),
+        weight: c.y(at.out),
+        grad: c.x(at.first + 1),
+        states: (0..K).map(|k| c.x(at.first + 2 + k)).collect(),
+        master: at.master.then(|| c.x(at.first + 2 + K)),
+        rates: rates.iter().map(|r| (r.name, element(c, r.input, r.at))).collect(),
+    };
+    let (step, numbers) = rule.step();
+    let r = rule.common();
+    let rates = steps::Rates { lr: r.lr, wd: r.wd, rescale: r.rescale, clip: limit(r.clip) };
+    steps::launch_update(c.device, step, rates, &numbers, &arrays, c.op.name)
 }
 
 /// Refuses states that share memory with another argument: each is written while the others are read. `weight(i)` is
@@ -218,6 +281,7 @@ fn record<'r, R: Rule<K> + 'static, const K: usize>(
         apart(c, first)?;
         drive(c, &build(c.attrs), Place { out: 0, first: 0, master })
     });
+    op.gpu(move |c| drive_on_gpu(c, &build(c.attrs), Place { out: 0, first: 0, master }, &[]));
     let mut inputs = vec![draw(&[2, 3]), draw(&[2, 3])];
     // Mean squares come first and are larger than squared means, as in any run of the optimizers.
     let range = |i: usize| if i == 0 { (0.5, 1.0) } else { (0.1, 0.5) };
@@ -316,6 +380,12 @@ fn adam(r: &mut Registry) {
                     eta: c.attrs.float("eta"),
                 };
                 drive(c, &rule, Place { out: 0, first: 0, master })
+            })
+            .gpu(move |c| {
+                let (common, eta) = (common(c.attrs), c.attrs.float("eta"));
+                let rule = AdamW { common, moments: moments(c.attrs), eta };
+                let read = Read { name: "rescale", input: scale, at: 0 };
+                drive_on_gpu(c, &rule, Place { out: 0, first: 0, master }, &[read])
             });
         let mut inputs = vec![draw(&[2, 3]); 2];
         inputs.extend(vec![draw(&[2, 3]).within(0.5, 1.0); scale - 2]);

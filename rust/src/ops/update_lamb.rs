@@ -3,14 +3,20 @@
 //! Phase 1 gives the direction and updates the moments; the program takes the norms; phase 2 makes the step. The form
 //! for many weights, which does all of it in one call, is in `update_multi`.
 
+use super::gpu::run_formula_gpu;
 use super::registry::Registry;
 use super::update::{
-    MEAN, VAR, apart, check, clip, common, decays, expect_dtype, first, first_number, lr, moments, op_inputs,
-    rescale, step_count,
+    MEAN, VAR, apart, check, clip, common, decays, expect_dtype, first, first_number, limit, lr, moments,
+    op_inputs, rescale, step_count,
 };
-use super::{Ctx, Sig, Specs, draw, flag, float};
+use super::{Ctx, GpuCtx, Sig, Specs, draw, flag, float};
+use crate::shaders::copy::launch_cast;
+use crate::shaders::update as steps;
 use mxrs_base::{DType, Result, dispatch_float, f16};
+use mxrs_formula::Formula;
 use mxrs_kernels::update::{self, Arrays};
+use smallvec::smallvec;
+use std::sync::LazyLock;
 
 pub fn register(r: &mut Registry) {
     phase1(r);
@@ -45,7 +51,8 @@ fn phase1(r: &mut Registry) {
                 check(s, 0, 2, master)?;
                 s.one(s.shape(0).clone(), if master { DType::F32 } else { s.dtype(0) })
             })
-            .kernel(move |c| lamb_direction(c, master));
+            .kernel(move |c| lamb_direction(c, master))
+            .gpu(move |c| direction_on_gpu(c, master));
         let mut inputs = vec![draw(&[2, 3]); 2];
         inputs.extend(vec![draw(&[2, 3]).within(0.5, 1.0); op_inputs(master) - 2]);
         op.sample(&inputs, &[("t", 2i64.into()), ("wd", 0.1.into())]);
@@ -76,7 +83,8 @@ fn phase2(r: &mut Registry) {
                 float("upper_bound", "largest norm of the weight; negative is none").or(-1.0),
             ])
             .infer(move |s| lamb_step_shapes(s, master))
-            .kernel(move |c| lamb_step(c, master));
+            .kernel(move |c| lamb_step(c, master))
+            .gpu(move |c| step_on_gpu(c, master));
         let mut inputs =
             vec![draw(&[2, 3]), draw(&[2, 3]), draw(&[1]).within(0.5, 1.0), draw(&[1]).within(0.5, 1.0)];
         if master {
@@ -178,4 +186,46 @@ pub(super) fn round_into(c: &Ctx, out: usize, x: &[f32]) -> Result<()> {
         dtype => return c.bad_dtype(dtype),
     }
     Ok(())
+}
+
+fn direction_on_gpu(c: &GpuCtx, master: bool) -> Result<()> {
+    let n = c.out_shape(0).size();
+    launch_cast(c.device, n, c.x(if master { 4 } else { 0 }), c.y(0), c.op.name)?;
+    let (p, m) = (common(c.attrs), moments(c.attrs));
+    let t = c.attrs.bool("bias_correction").then(|| c.attrs.int("t") as i32);
+    let unbias = |beta: f64| t.map_or(1.0, |t| 1.0 - beta.powi(t));
+    let numbers = [m.beta1, m.beta2, m.epsilon, unbias(m.beta1), unbias(m.beta2)];
+    let rates = steps::Rates { lr: p.lr, wd: p.wd, rescale: p.rescale, clip: limit(p.clip) };
+    let arrays = steps::Arrays {
+        n,
+        weight: c.y(0),
+        grad: c.x(1),
+        states: smallvec![c.x(2), c.x(3)],
+        master: None,
+        rates: smallvec![],
+    };
+    steps::launch_update(c.device, &steps::LAMB, rates, &numbers, &arrays, c.op.name)
+}
+
+/// The new weight of (weight, direction, norm of the weight, norm of the direction).
+static STEP: LazyLock<Formula> = LazyLock::new(|| {
+    Formula::build(4, &["lr", "lower", "upper"], |a| {
+        let zero = || a.c(0.0);
+        let (lower, upper) = (a.param("lower"), a.param("upper"));
+        let norm = lower.gt(zero()).select(a.x(2).max(lower), a.x(2));
+        let norm = upper.gt(zero()).select(norm.min(upper), norm);
+        let both = norm.ne(zero()).and(a.x(3).ne(zero()));
+        let ratio = both.select(norm / a.x(3), a.c(1.0));
+        a.x(0) - a.param("lr") * ratio * a.x(1)
+    })
+});
+
+fn step_on_gpu(c: &GpuCtx, master: bool) -> Result<()> {
+    let params = ["lr", "lower_bound", "upper_bound"].map(|name| c.attrs.float(name));
+    let weight = if master { c.ins[4] } else { c.outs[0] };
+    run_formula_gpu(c.device, &STEP, &params, &[weight, c.ins[1], c.ins[2], c.ins[3]], &weight, c.op.name)?;
+    match master {
+        true => launch_cast(c.device, c.out_shape(0).size(), c.x(4), c.y(0), c.op.name),
+        false => Ok(()),
+    }
 }

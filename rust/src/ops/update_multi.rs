@@ -6,13 +6,14 @@
 
 use super::registry::Registry;
 use super::update::{
-    AdamW, Place, Rule, Sgd, SgdMom, apart, check, clip, common, decays, drive, expect_numbers, first_number,
-    moments, momentum, rescale,
+    AdamW, Place, Read, Rule, Sgd, SgdMom, apart, check, clip, common, decays, drive, drive_on_gpu,
+    expect_numbers, first_number, moments, momentum, rescale,
 };
 use super::update_lamb::{round_into, with_f32_grad};
 use super::{
     Attrs, Ctx, OpBuilder, Param, SampleInput, Shapes, Sig, Specs, draw, flag, float, floats, int, ints,
 };
+use crate::shaders::copy::launch_fill;
 use mxrs_base::{AttrValue, Elem, Result, dispatch_float};
 use mxrs_kernels::update::{self, Arrays, Common, Moments, Store};
 
@@ -153,6 +154,13 @@ fn many<R: Rule<K> + 'static, const K: usize>(
             }
             Ok(())
         })
+        .gpu(move |c| {
+            let (lrs, wds) = (c.attrs.floats("lrs"), c.attrs.floats("wds"));
+            for k in 0..c.outs.len() {
+                drive_on_gpu(c, &build(c.attrs, lrs[k], wds[k]), l.place(k), &[])?;
+            }
+            Ok(())
+        })
         .sample(&two(l, &[]), &[pair("lrs", 0.1, 0.2), pair("wds", 0.0, 0.1), ("num_weights", 2i64.into())]);
 
     let l = Layout { tail: 2, ..l };
@@ -171,6 +179,13 @@ fn many<R: Rule<K> + 'static, const K: usize>(
             let (lrs, wds) = (numbers(c, c.ins.len() - 2)?, numbers(c, c.ins.len() - 1)?);
             for k in 0..l.apart(c)? {
                 drive(c, &build(c.attrs, lrs[k], wds[k]), l.place(k))?;
+            }
+            Ok(())
+        })
+        .gpu(move |c| {
+            for k in 0..c.outs.len() {
+                let read = |name, from_end| Read { name, input: c.ins.len() - from_end, at: k };
+                drive_on_gpu(c, &build(c.attrs, 0.0, 0.0), l.place(k), &[read("lr", 2), read("wd", 1)])?;
             }
             Ok(())
         })
@@ -213,6 +228,16 @@ fn adamw(r: &mut Registry, master: bool) {
                 let (lr, wd) = (a.floats("lrs")[k], a.floats("wds")[k]);
                 let common = Common { lr, wd, rescale: scale, ..common(a) };
                 drive(c, &AdamW { common, moments: moments(a), eta: a.floats("etas")[k] }, l.place(k))?;
+            }
+            Ok(())
+        })
+        .gpu(move |c| {
+            let a = c.attrs;
+            for k in 0..c.outs.len() {
+                let (lr, wd, eta) = (a.floats("lrs")[k], a.floats("wds")[k], a.floats("etas")[k]);
+                let rule = AdamW { common: Common { lr, wd, ..common(a) }, moments: moments(a), eta };
+                let read = Read { name: "rescale", input: c.ins.len() - 1, at: 0 };
+                drive_on_gpu(c, &rule, l.place(k), &[read])?;
             }
             Ok(())
         })
@@ -348,6 +373,11 @@ fn reset(r: &mut Registry) {
                 mxrs_base::dispatch!(c.dtype(i), T => c.state::<T>(i).fill(T::default()));
             }
             Ok(())
+        })
+        .gpu(|c| {
+            (0..c.ins.len()).try_for_each(|i| {
+                launch_fill(c.device, &[c.shape(i).size()], 0.0, c.x(i).strided(&[1]), c.op.name)
+            })
         })
         .sample(&[draw(&[2, 3]), draw(&[4])], &[]);
 }

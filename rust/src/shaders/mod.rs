@@ -10,20 +10,32 @@
 
 pub mod conv;
 pub mod copy;
+pub mod each;
 pub mod elem;
+pub mod index;
 pub mod map;
 pub mod matmul;
+pub mod norm;
+pub mod pool;
+pub mod random;
 pub mod reduce;
+pub mod rows;
+pub mod softmax;
 pub mod tile;
+pub mod update;
 
 #[cfg(test)]
 mod conv_tests;
+#[cfg(test)]
+mod index_tests;
 #[cfg(test)]
 mod map_tests;
 #[cfg(test)]
 mod matmul_tests;
 #[cfg(test)]
 mod reduce_tests;
+#[cfg(test)]
+mod rows_tests;
 #[cfg(test)]
 mod testing;
 

@@ -1,8 +1,9 @@
 //! Choice by a condition, and indices written as ones among zeros: where, one_hot.
 
 use super::super::registry::Registry;
-use super::super::{Ctx, Sig, draw, dtype, flag, float, int};
+use super::super::{Ctx, GpuCtx, Sig, draw, dtype, flag, float, int};
 use super::{back_to, bits, units, units_mut};
+use crate::shaders::index::{launch_choose, launch_one_hot};
 use mxrs_base::{DType, Elem, Result, f16};
 use mxrs_kernels::dispatch_unit;
 use mxrs_kernels::index::{self, Side};
@@ -18,6 +19,10 @@ fn encode(c: &Ctx, depth: usize, on: f64, off: f64) {
     dispatch_unit!(dtype.size(), U => {
         index::one_hot::<i64, U>(&c.indices(0), depth, on as U, off as U, units_mut(c, 0))
     });
+}
+
+fn encode_on_gpu(c: &GpuCtx, depth: usize, values: (f64, f64)) -> Result<()> {
+    launch_one_hot(c.device, c.shape(0).size(), depth, c.x(0), values, c.y(0), c.op.name)
 }
 
 fn one_hot(r: &mut Registry) {
@@ -41,6 +46,7 @@ fn one_hot(r: &mut Registry) {
         encode(c, c.attrs.size("depth"), c.attrs.float("on_value"), c.attrs.float("off_value"));
         Ok(())
     })
+    .gpu(|c| encode_on_gpu(c, c.attrs.size("depth"), (c.attrs.float("on_value"), c.attrs.float("off_value"))))
     .zero_grad()
     .sample(&[draw(&[2, 3]).indices(4)], &[("depth", 4.into())])
     .sample(
@@ -62,6 +68,7 @@ fn one_hot(r: &mut Registry) {
             encode(c, c.out_shape(0)[1], 1.0, 0.0);
             Ok(())
         })
+        .gpu(|c| encode_on_gpu(c, c.out_shape(0)[1], (1.0, 0.0)))
         .sample(&[draw(&[2]).indices(3), draw(&[2, 3])], &[]);
 }
 
@@ -82,6 +89,13 @@ fn select(c: &Ctx, cond: usize, x: Option<usize>, y: Option<usize>) {
         DType::I32 => by::<i32>(c, c.x(cond), x, y),
         DType::U8 | DType::I8 | DType::Bool => by::<u8>(c, c.x_bytes(cond), x, y),
     }
+}
+
+fn select_on_gpu(c: &GpuCtx, cond: usize, x: Option<usize>, y: Option<usize>) -> Result<()> {
+    let n = c.out_shape(0).size();
+    let inner = n / c.shape(cond).size().max(1);
+    let side = |i: Option<usize>| i.map(|i| c.x(i));
+    launch_choose(c.device, (c.x(cond), inner), side(x), side(y), (c.y(0), n), c.op.name)
 }
 
 /// The condition has the shape of the value, or one element for each of its rows.
@@ -114,6 +128,7 @@ fn condition(r: &mut Registry) {
             select(c, 0, Some(1), Some(2));
             Ok(())
         })
+        .gpu(|c| select_on_gpu(c, 0, Some(1), Some(2)))
         .keeps(&[0], &[])
         .grad(|b, g| {
             let mut grads = g.none();
@@ -145,6 +160,10 @@ fn condition(r: &mut Registry) {
             false => select(c, 1, None, Some(0)),
         }
         Ok(())
+    })
+    .gpu(|c| match c.attrs.bool("holds") {
+        true => select_on_gpu(c, 1, Some(0), None),
+        false => select_on_gpu(c, 1, None, Some(0)),
     })
     .keeps(&[1], &[])
     .grad(|b, g| back_to(b, g, "_backward_where", &[("holds", g.attrs.get("holds").clone())]))

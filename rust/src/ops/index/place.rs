@@ -2,7 +2,7 @@
 
 use super::super::registry::Registry;
 use super::super::{Ctx, Sig, draw, ints};
-use super::{back_to, name, units, units_mut};
+use super::{Meet, Places, back_to, name, put_on_gpu, units, units_mut};
 use mxrs_base::{DType, Result, Shape, dispatch};
 use mxrs_kernels::dispatch_unit;
 use mxrs_kernels::index::{self, Mode};
@@ -47,6 +47,11 @@ fn index_copy(r: &mut Registry) {
             index::scatter_rows::<U>(units(c, 2), &at, inner, units_mut(c, 0))
         });
         Ok(())
+    })
+    .gpu(|c| {
+        let inner = c.shape(0)[1..].iter().product();
+        let places = Places::Clip(c.shape(0)[0]);
+        put_on_gpu(c, (places, Meet::Replace), (1, c.shape(1).size()), 2, (1, inner))
     })
     .keeps(&[1], &[])
     .grad(|b, g| {

@@ -1,11 +1,12 @@
-//! Normalization of each sample by itself: LayerNorm, InstanceNorm, GroupNorm, L2Normalization, LRN.
+//! Normalization of each sample by itself: LayerNorm, InstanceNorm, GroupNorm, L2Normalization.
 
 use super::norm_gradient;
 use crate::ops::registry::Registry;
-use crate::ops::{Attrs, Build, Ctx, GradArgs, Grads, OpBuilder, Sig, Spec, Specs, Value, Values};
+use crate::ops::{Attrs, Build, Ctx, GpuCtx, GradArgs, Grads, OpBuilder, Sig, Spec, Specs, Value, Values};
 use crate::ops::{choice, draw, flag, float, int, one};
+use crate::shaders::norm as shaders;
 use mxrs_base::{Elem, Result, Shape, dispatch_float};
-use mxrs_kernels::norm_rows::{self as kernels, Affine, Center, Lrn};
+use mxrs_kernels::norm_rows::{self as kernels, Affine, Center};
 use mxrs_kernels::real::{Float, Real};
 use smallvec::smallvec;
 
@@ -15,7 +16,7 @@ pub fn register(r: &mut Registry) {
     grouped(r);
     grouped_backward(r);
     l2(r);
-    lrn(r);
+    l2_backward(r);
 }
 
 fn affine_inputs<'a>(op: &'a mut OpBuilder, what: &'static str) -> &'a mut OpBuilder {
@@ -96,6 +97,21 @@ fn gradient<T: Float>(c: &Ctx, rows: Rows, head: &[T], x: &[T], dx: &mut [T]) {
     });
 }
 
+fn rows_on_gpu(c: &GpuCtx, around: (usize, usize, usize), affine: shaders::Affine) -> Result<()> {
+    let (ins, outs) = ([c.x(0), c.x(1), c.x(2)], [c.y(0), c.y(1), c.y(2)]);
+    shaders::launch_rows(c.device, around, affine, c.attrs.float("eps"), ins, outs, c.op.name)
+}
+
+fn gradient_on_gpu(c: &GpuCtx, around: (usize, usize, usize), affine: shaders::Affine) -> Result<()> {
+    let ins = [c.x(0), c.x(1), c.x(2), c.x(3), c.x(4)];
+    shaders::launch_rows_grad(c.device, around, affine, ins, [c.y(0), c.y(1), c.y(2)], c.op.name)
+}
+
+/// Rows of a sample's groups, one after the other, for a GPU.
+fn groups_on_gpu(shape: &Shape, groups: usize) -> ((usize, usize, usize), shaders::Affine) {
+    ((shape[0] * groups, rows_of(shape, groups).len, 1), shaders::Affine::PerRow(groups))
+}
+
 fn layer_norm(r: &mut Registry) {
     let op = r.op(
         "LayerNorm",
@@ -139,6 +155,10 @@ fn layer_norm(r: &mut Registry) {
                 }
                 Ok(())
             }, else c.bad_dtype(c.dtype(0)))
+        })
+        .gpu(|c| {
+            let around = c.shape(0).around(c.shape(0).axis(c.attrs.int("axis"))?);
+            rows_on_gpu(c, around, shaders::Affine::PerElement)
         })
         .keeps(&[0, 1], &[1, 2])
         .grad(|b, g| norm_rule(b, g, "_backward_LayerNorm", &["axis", "eps"]))
@@ -219,6 +239,10 @@ fn layer_norm_backward(r: &mut Registry) {
                 Ok(())
             }, else c.bad_dtype(c.dtype(0)))
         })
+        .gpu(|c| {
+            let around = c.shape(1).around(c.shape(1).axis(c.attrs.int("axis"))?);
+            gradient_on_gpu(c, around, shaders::Affine::PerElement)
+        })
         .equivalent(|b, a, v| {
             let shape = b.shape(v[1]).clone();
             let axis = shape.axis(a.int("axis"))?;
@@ -262,6 +286,10 @@ fn grouped(r: &mut Registry) {
             Ok(())
         })
         .kernel(|c| grouped_forward(c, c.shape(0)[1]))
+        .gpu(|c| {
+            let (around, affine) = groups_on_gpu(c.shape(0), c.shape(0)[1]);
+            rows_on_gpu(c, around, affine)
+        })
         .keeps(&[0, 1], &[1, 2])
         .grad(|b, g| norm_rule(b, g, "_backward_GroupNorm", &["eps"]))
         .cost(|s, _| s.shape(0).size() as f64)
@@ -296,6 +324,10 @@ fn grouped(r: &mut Registry) {
             Ok(())
         })
         .kernel(|c| grouped_forward(c, c.attrs.size("num_groups")))
+        .gpu(|c| {
+            let (around, affine) = groups_on_gpu(c.shape(0), c.attrs.size("num_groups"));
+            rows_on_gpu(c, around, affine)
+        })
         .keeps(&[0, 1], &[1, 2])
         .grad(|b, g| norm_rule(b, g, "_backward_GroupNorm", &["eps"]))
         .cost(|s, _| s.shape(0).size() as f64)
@@ -339,6 +371,10 @@ fn grouped_backward(r: &mut Registry) {
                 gradient(c, rows, c.x::<T>(0), c.x::<T>(1), c.y::<T>(0));
                 Ok(())
             }, else c.bad_dtype(c.dtype(0)))
+        })
+        .gpu(|c| {
+            let (around, affine) = groups_on_gpu(c.shape(1), c.shape(2).size());
+            gradient_on_gpu(c, around, affine)
         })
         .equivalent(|b, a, v| {
             let (shape, groups) = (b.shape(v[1]).clone(), b.shape(v[2]).size());
@@ -393,9 +429,14 @@ fn l2(r: &mut Registry) {
         .kernel(|c| {
             let around = l2_around(c.attrs.str("mode"), c.shape(0));
             dispatch_float!(c.dtype(0), T => {
-                l2_forward::<T>(c, around);
+                normalize_l2::<T>(c, around);
                 Ok(())
             }, else c.bad_dtype(c.dtype(0)))
+        })
+        .gpu(|c| {
+            let around = l2_around(c.attrs.str("mode"), c.shape(0));
+            let outs = [c.y(0), c.y(1)];
+            shaders::launch_unit(c.device, around, c.attrs.float("eps"), c.x(0), outs, c.op.name)
         })
         .keeps(&[0], &[0, 1])
         .grad(|b, g| {
@@ -407,6 +448,9 @@ fn l2(r: &mut Registry) {
         .sample(&[draw(&[2, 3])], &[])
         .sample(&[draw(&[2, 3, 2])], &[("mode", "channel".into())])
         .sample(&[draw(&[2, 3, 2])], &[("mode", "spatial".into())]);
+}
+
+fn l2_backward(r: &mut Registry) {
     r.op("_backward_L2Normalization", "The gradient of L2Normalization.")
         .input("head", "the gradient of the output")
         .input("data", "the input")
@@ -425,9 +469,14 @@ fn l2(r: &mut Registry) {
         .kernel(|c| {
             let around = l2_around(c.attrs.str("mode"), c.shape(0));
             dispatch_float!(c.dtype(0), T => {
-                l2_backward::<T>(c, around);
+                gradient_l2::<T>(c, around);
                 Ok(())
             }, else c.bad_dtype(c.dtype(0)))
+        })
+        .gpu(|c| {
+            let around = l2_around(c.attrs.str("mode"), c.shape(0));
+            let ins = [c.x(2), c.x(3), c.x(0)];
+            shaders::launch_unit_grad(c.device, around, ins, c.y(0), c.op.name)
         })
         .equivalent(|b, a, v| {
             let shape = b.shape(v[1]).clone();
@@ -452,136 +501,10 @@ fn l2(r: &mut Registry) {
         );
 }
 
-fn l2_forward<T: Float<R: Elem>>(c: &Ctx, around: (usize, usize, usize)) {
+fn normalize_l2<T: Float<R: Elem>>(c: &Ctx, around: (usize, usize, usize)) {
     kernels::l2_normalize(c.x::<T>(0), around, c.attrs.float("eps"), c.y::<T>(0), c.y::<T::R>(1));
 }
 
-fn l2_backward<T: Float<R: Elem>>(c: &Ctx, around: (usize, usize, usize)) {
+fn gradient_l2<T: Float<R: Elem>>(c: &Ctx, around: (usize, usize, usize)) {
     kernels::l2_grad(c.x::<T>(2), c.x::<T::R>(3), c.x::<T>(0), around, c.y::<T>(0));
-}
-
-fn lrn_params() -> [crate::ops::Param; 4] {
-    [
-        float("alpha", "multiplies the mean square").or(1e-4f32 as f64),
-        float("beta", "the power").or(0.75),
-        float("knorm", "added to it").or(2.0),
-        int("nsize", "channels of the window").at_least(1.0).at_most(1e9),
-    ]
-}
-
-fn lrn_of(c: &Ctx) -> Lrn {
-    let a = c.attrs;
-    let (alpha, beta, knorm) = (a.float("alpha"), a.float("beta"), a.float("knorm"));
-    Lrn { alpha, beta, knorm, nsize: a.size("nsize") }
-}
-
-fn lrn(r: &mut Registry) {
-    r.op(
-        "LRN",
-        "data * (knorm + alpha * mean square of neighbouring channels)^-beta (Krizhevsky and others, 2012).",
-    )
-    .keeps_shape()
-    .input("data", "values, shape (batch, channels, height, width)")
-    .params(lrn_params())
-    .visible(|_| 1)
-    .file_outputs(|_| 2)
-    .output_names(&["output"])
-    .infer(|s| {
-        s.expect_float(0)?;
-        s.expect_ndim(0, 4..=4)?;
-        let scale = Spec::new(s.shape(0).clone(), super::wide(s.dtype(0)));
-        Ok(smallvec![s.ins[0].clone(), scale])
-    })
-    .kernel(|c| {
-        dispatch_float!(c.dtype(0), T => {
-                lrn_forward::<T>(c);
-                Ok(())
-            }, else c.bad_dtype(c.dtype(0)))
-    })
-    .keeps(&[0], &[0, 1])
-    .grad(|b, g| {
-        let Some(head) = g.heads[0] else { return Ok(g.none()) };
-        let attrs = ["alpha", "beta", "knorm", "nsize"].map(|name| (name, g.attrs.get(name).clone()));
-        let grad = b.op1("_backward_LRN", &[head, g.ins[0], g.outs[0], g.outs[1]], &attrs)?;
-        g.first(grad)
-    })
-    .cost(|s, _| s.shape(0).size() as f64 * 8.0)
-    .sample(&[draw(&[2, 4, 1, 2])], &[("nsize", 3i64.into()), ("alpha", 0.5.into())]);
-    r.op("_backward_LRN", "The gradient of LRN.")
-        .input("head", "the gradient of the output")
-        .input("data", "the input")
-        .input("out", "the output")
-        .input("scale", "the base of the power")
-        .params(lrn_params())
-        .hidden()
-        .infer(|s| {
-            s.expect_float(0)?;
-            s.expect_ndim(0, 4..=4)?;
-            let scale = Spec::new(s.shape(0).clone(), super::wide(s.dtype(0)));
-            if s.ins[1] != s.ins[0] || s.ins[2] != s.ins[0] || *s.ins[3] != scale {
-                return Err(s.fail("the inputs do not belong together"));
-            }
-            s.same(0)
-        })
-        .kernel(|c| {
-            dispatch_float!(c.dtype(0), T => {
-                lrn_backward::<T>(c);
-                Ok(())
-            }, else c.bad_dtype(c.dtype(0)))
-        })
-        .equivalent(lrn_gradient)
-        .cost(|s, _| s.shape(0).size() as f64 * 8.0)
-        .sample(
-            &[
-                draw(&[2, 4, 1, 2]),
-                draw(&[2, 4, 1, 2]),
-                draw(&[2, 4, 1, 2]),
-                draw(&[2, 4, 1, 2]).within(1.0, 2.0),
-            ],
-            &[("nsize", 3i64.into())],
-        );
-}
-
-/// With s the base of the power: head s^-beta - 2 alpha beta / nsize data (sum of head data s^(-beta - 1) over the
-/// window).
-fn lrn_gradient(b: &mut dyn Build, a: &Attrs, v: &[Value]) -> Result<Values> {
-    let (head, x) = (v[0], v[1]);
-    let (factor, beta) = (a.float("alpha") / a.int("nsize") as f64, a.float("beta"));
-    if b.shape(x).size() == 0 {
-        return Ok(one(b.zeros_like(x)?));
-    }
-    let square = b.unary("square", x)?;
-    let total = window_sum(b, square, a.size("nsize"))?;
-    let scaled = b.scale(total, factor)?;
-    let base = b.shift(scaled, a.float("knorm"))?;
-    let power = b.op1("_power_scalar", &[base], &[("scalar", (-beta).into())])?;
-    let direct = b.mul(head, power)?;
-    let share = b.mul(direct, x)?;
-    let share = b.div(share, base)?;
-    let around = window_sum(b, share, a.size("nsize"))?;
-    let around = b.mul(x, around)?;
-    let around = b.scale(around, 2.0 * factor * beta)?;
-    Ok(one(b.sub(direct, around)?))
-}
-
-/// The sum over the window of channels around each: a pooling of the channels as rows of an image.
-fn window_sum(b: &mut dyn Build, x: Value, nsize: usize) -> Result<Value> {
-    let shape = b.shape(x).clone();
-    let half = (nsize.saturating_sub(1) / 2).min(shape[1]) as i64;
-    let image = b.reshape(x, &Shape::new(&[shape[0], 1, shape[1], shape[2] * shape[3]]))?;
-    let sum = b.op1(
-        "Pooling",
-        &[image],
-        &[("kernel", [2 * half + 1, 1].into()), ("pad", [half, 0].into()), ("pool_type", "sum".into())],
-    )?;
-    b.reshape(sum, &shape)
-}
-
-fn lrn_forward<T: Float<R: Elem>>(c: &Ctx) {
-    kernels::lrn(c.x::<T>(0), c.shape(0).around(1), &lrn_of(c), c.y::<T>(0), c.y::<T::R>(1));
-}
-
-fn lrn_backward<T: Float<R: Elem>>(c: &Ctx) {
-    let (x, y, scale, head) = (c.x::<T>(1), c.x::<T>(2), c.x::<T::R>(3), c.x::<T>(0));
-    kernels::lrn_grad(x, y, scale, head, c.shape(0).around(1), &lrn_of(c), c.y::<T>(0));
 }

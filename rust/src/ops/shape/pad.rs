@@ -1,8 +1,9 @@
 //! Padding of planes and volumes.
 
 use super::super::registry::Registry;
-use super::super::{Build, Ctx, GradArgs, Grads, Sig, choice, draw, float, ints};
+use super::super::{Build, Ctx, GpuCtx, GradArgs, Grads, Sig, choice, draw, float, ints};
 use super::movement::{checked, constant, optional};
+use crate::shaders::each::{Each, Read};
 use mxrs_base::{AttrValue, Result, Shape, dispatch};
 use mxrs_kernels::dispatch_unit;
 use mxrs_kernels::pad::{Fill, pad, pad_grad};
@@ -37,6 +38,7 @@ pub fn register(r: &mut Registry) {
             });
             Ok(())
         })
+        .gpu(pad_on_gpu)
         .keeps(&[], &[])
         .grad(back)
         .sample(&[draw(&[1, 2, 3, 3])], &with_mode("constant"))
@@ -66,6 +68,7 @@ pub fn register(r: &mut Registry) {
             });
             Ok(())
         })
+        .gpu(pad_grad_on_gpu)
         .cost(|s, _| 3.0 * s.shape(0).size() as f64)
         .keeps(&[], &[])
         .grad(|b, g| {
@@ -136,4 +139,106 @@ fn back(b: &mut dyn Build, g: &GradArgs) -> Result<Grads> {
         b.op1("_backward_pad", &[head], &attrs)?
     };
     g.first(grad)
+}
+
+// ---- on GPUs -----------------------------------------------------------------------------------------------------
+
+/// The launch's sizes per axis: of the array, before and after it, and of the padded array.
+fn axes<'a>(c: &GpuCtx, mut each: Each<'a>, dims: &Shape, pads: &[(usize, usize)]) -> Result<Each<'a>> {
+    let mode = MODES.iter().position(|m| *m == c.attrs.str("mode")).unwrap_or(0);
+    each = each.variant((mode as u64) << 4 | dims.ndim() as u64);
+    for (d, (size, (before, after))) in dims.iter().zip(pads).enumerate() {
+        each = each.size(format!("size{d}"), *size)?.size(format!("before{d}"), *before)?;
+        each = each.size(format!("all{d}"), size + before + after)?;
+    }
+    Ok(each)
+}
+
+fn pad_on_gpu(c: &GpuCtx) -> Result<()> {
+    let each = Each::new("pad", c.y(0)).input("x", c.x(0), Read::Value);
+    let each = each.value("value", c.attrs.float("constant_value"));
+    let pads = pairs_of(&c.attrs.ints("pad_width"));
+    let each = axes(c, each, c.shape(0), &pads)?;
+    let ndim = c.shape(0).ndim();
+    let shown = match c.attrs.str("mode") {
+        "constant" => "if (at < 0 || at >= i32(size)) { return -1; }\n    return at;",
+        "edge" => "return clamp(at, 0, i32(size) - 1);",
+        _ => "let last = i32(size) - 1;\n    return last - abs(last - abs(at));",
+    };
+    let body = || {
+        let mut text = format!(
+            "fn shown(at: i32, size: u32) -> i32 {{\n    {shown}\n}}
+fn element(e: u32) -> VALUE {{
+    var rest = e;
+    var at = 0u;
+    var step = 1u;
+    var i = 0;\n"
+        );
+        for d in (0..ndim).rev() {
+            text += &format!(
+                "    i = shown(i32(rest % p.all{d}) - i32(p.before{d}), p.size{d});
+    if (i < 0) {{ return p.value; }}
+    at += u32(i) * step;
+    step = step * p.size{d};
+    rest = rest / p.all{d};\n"
+            );
+        }
+        text + "    return x(at);\n}\n"
+    };
+    each.launch(c.device, c.out_shape(0).size(), body, c.op.name)
+}
+
+/// An element adds the places that showed it: along each axis itself and a run beside an edge, or two mirror images.
+fn pad_grad_on_gpu(c: &GpuCtx) -> Result<()> {
+    let dims = c.out_shape(0);
+    let each = Each::new("pad grad", c.y(0)).input("x", c.x(0), Read::Value);
+    let each = axes(c, each, dims, &pairs_of(&c.attrs.ints("pad_width")))?;
+    let ndim = dims.ndim();
+    let body = || match c.attrs.str("mode") {
+        "constant" => grad_text(ndim, ITSELF),
+        "edge" => grad_text(ndim, RUN),
+        _ => grad_text(ndim, MIRRORED),
+    };
+    each.launch(c.device, dims.size(), body, c.op.name)
+}
+
+/// `place(k, ...)`: the k-th of `count(...)` places that may show element `i` of an axis, negative where it does not.
+const ITSELF: &str = "fn count(i: i32, before: i32, size: i32, all: i32) -> i32 { return 1; }
+fn place(k: i32, i: i32, before: i32, size: i32, all: i32) -> i32 { return before + i; }
+";
+const RUN: &str = "fn count(i: i32, before: i32, size: i32, all: i32) -> i32 {
+    return 1 + select(0, before, i == 0) + select(0, all - before - size, i == size - 1);
+}
+fn place(k: i32, i: i32, before: i32, size: i32, all: i32) -> i32 { return select(before + i, 0, i == 0) + k; }
+";
+const MIRRORED: &str = "fn count(i: i32, before: i32, size: i32, all: i32) -> i32 { return 3; }
+fn place(k: i32, i: i32, before: i32, size: i32, all: i32) -> i32 {
+    let at = before + select(select(2 * (size - 1) - i, -i, k == 1), i, k == 0);
+    if (at >= all || (k == 1 && i == 0) || (k == 2 && i == size - 1)) { return -1; }
+    return at;
+}
+";
+
+fn grad_text(ndim: usize, places: &str) -> String {
+    let mut text = format!(
+        "{places}fn element(e: u32) -> VALUE {{
+    var rest = e;
+    var sum = VALUE(0);\n"
+    );
+    for d in (0..ndim).rev() {
+        text += &format!("    let i{d} = i32(rest % p.size{d});\n    rest = rest / p.size{d};\n");
+    }
+    let mut at = "0u".to_string();
+    for d in 0..ndim {
+        let args = format!("i{d}, i32(p.before{d}), i32(p.size{d}), i32(p.all{d})");
+        at = format!("({at}) * p.all{d} + u32(j{d})");
+        text += &format!(
+            "    for (var k{d} = 0; k{d} < count({args}); k{d}++) {{
+    let j{d} = place(k{d}, {args});
+    if (j{d} < 0) {{ continue; }}\n"
+        );
+    }
+    text += &format!("    sum = sum + x({at});\n");
+    text += &"    }\n".repeat(ndim);
+    text + "    return sum;\n}\n"
 }
