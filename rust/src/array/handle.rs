@@ -1,6 +1,7 @@
 //! The handle itself: creation, windows, and moving bytes in and out.
 
 use super::node::Link;
+use super::transfer::{TO_GPU, ask};
 use crate::device::{Context, Storage};
 use crate::engine::{self, Chunk, ChunkRef, Waited};
 use crate::ops::{GpuView, Spec, View};
@@ -47,7 +48,7 @@ impl Array {
         }
         let array = Array::empty(spec, context)?;
         match array.chunk.buffer() {
-            Some(buffer) => buffer.device().write(buffer, 0, bytes, "copy to the GPU")?,
+            Some(buffer) => buffer.device().write(buffer, 0, bytes, TO_GPU)?,
             // SAFETY: the chunk is new, so nobody else touches it, and it holds the spec's bytes.
             None => unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), array.chunk.ptr(), bytes.len()) },
         }
@@ -130,14 +131,13 @@ impl Array {
 
     /// The array in host memory, waited for: itself, or a copy from its GPU.
     pub fn to_host(&self) -> Result<Array> {
-        self.wait()?;
-        let Some(view) = self.gpu_view() else { return Ok(self.detach()) };
-        let size = self.dtype().size();
-        let (at, bytes) = ((self.offset * size) as u64, (self.size() * size) as u64);
-        // Nobody else has the chunk yet.
+        engine::wait_read(&self.chunk, None)?;
+        if self.chunk.buffer().is_none() {
+            return Ok(self.detach());
+        }
+        // Nobody else has the chunk yet. The device need not be waited for: the read stands behind its work.
         let host = Array::empty(self.spec.clone(), Context::CPU)?;
-        let ticket = view.buffer.device().read(view.buffer, at, bytes, "copy from the GPU")?;
-        ticket.wait_into(host.bytes_mut())?;
+        ask(self)?.wait_into(host.bytes_mut())?;
         Ok(host)
     }
 

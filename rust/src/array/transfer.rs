@@ -10,7 +10,7 @@ use mxrs_gpu::Ticket;
 use smallvec::SmallVec;
 use std::cell::Cell;
 
-const TO_GPU: &str = "copy to the GPU";
+pub(super) const TO_GPU: &str = "copy to the GPU";
 const FROM_GPU: &str = "copy from the GPU";
 
 /// Runs `op` on a GPU.
@@ -83,15 +83,17 @@ fn upload(from: &Array, to: &Array) -> Result<()> {
     engine::run(&[from.chunk()], &[to.chunk()], true, 0, || send(from, to), later)
 }
 
+/// Queues the read of an array's elements, in order with the device's work.
+pub(super) fn ask(from: &Array) -> Result<Ticket> {
+    let (at, bytes) = range(from);
+    match from.gpu_view() {
+        Some(view) => view.buffer.device().read(view.buffer, at, bytes, FROM_GPU),
+        None => Err(Error::op("internal error: an array is not on the GPU")),
+    }
+}
+
 /// The read is queued now, in order with the device's work; the host's array is written when it has come.
 fn download(from: &Array, to: &Array) -> Result<()> {
-    fn ask(from: &Array) -> Result<Ticket> {
-        let (at, bytes) = range(from);
-        match from.gpu_view() {
-            Some(view) => view.buffer.device().read(view.buffer, at, bytes, FROM_GPU),
-            None => Err(Error::op("internal error: an array is not on the GPU")),
-        }
-    }
     fn receive(ticket: Ticket, to: &Array) -> Result<()> {
         ticket.wait_into(to.bytes_mut())
     }

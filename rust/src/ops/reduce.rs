@@ -98,21 +98,6 @@ fn fold(c: &Ctx, op: Reduction) -> Result<()> {
 
 /// As [`fold`].
 fn fold_on_gpu(c: &GpuCtx, op: Reduction) -> Result<()> {
-    use shaders::Reduction as On;
-    let op = match op {
-        Reduction::Sum => On::Sum,
-        Reduction::Mean => On::Mean,
-        Reduction::Prod => On::Prod,
-        Reduction::NanSum => On::NanSum,
-        Reduction::NanProd => On::NanProd,
-        Reduction::Max => On::Max,
-        Reduction::Min => On::Min,
-        Reduction::NormL1 => On::NormL1,
-        Reduction::NormL2 => On::NormL2,
-        Reduction::SumSq => On::SumSq,
-        Reduction::Any => On::Any,
-        Reduction::All => On::All,
-    };
     let axes = axes_of(c.attrs, c.shape(0))?;
     let strides = c.rows(0);
     shaders::launch_reduce(c.device, op, c.shape(0), &axes, c.x(0).strided(&strides), c.y(0), c.op.name)
@@ -120,7 +105,7 @@ fn fold_on_gpu(c: &GpuCtx, op: Reduction) -> Result<()> {
 
 /// As [`arg_extreme`].
 fn arg_on_gpu(c: &GpuCtx, max: bool, axis: Option<i64>) -> Result<()> {
-    let op = if max { shaders::Reduction::ArgMax } else { shaders::Reduction::ArgMin };
+    let op = if max { shaders::Fold::ArgMax } else { shaders::Fold::ArgMin };
     let (before, extent, after) = around(c.shape(0), axis)?;
     let (dims, strides) = ([before, extent, after], [(extent * after) as isize, after as isize, 1]);
     shaders::launch_reduce(c.device, op, &dims, &[1], c.x(0).strided(&strides), c.y(0), c.op.name)

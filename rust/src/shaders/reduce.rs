@@ -10,54 +10,55 @@ use crate::shaders::copy::launch_cast;
 use crate::shaders::elem::{self, Num, Place, Span};
 use mxrs_base::{DType, Error, Result};
 use mxrs_gpu::{Device, Key, Params, Shader, Slot};
+pub use mxrs_kernels::reduce::Reduction;
 use smallvec::SmallVec;
 use std::fmt::Write;
 
-/// What is computed from the elements that fall into one output element.
+/// What is computed from the elements that fall into one output element: a reduction as the CPU's, or where an extreme stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Reduction {
-    Sum,
-    /// The sum divided by the count; whole numbers truncate.
-    Mean,
-    Prod,
-    /// Not-a-number counts as 0.
-    NanSum,
-    /// Not-a-number counts as 1.
-    NanProd,
-    /// Not-a-number wins.
-    Max,
-    Min,
-    NormL1,
-    NormL2,
-    SumSq,
-    Any,
-    All,
+pub enum Fold {
+    Of(Reduction),
     /// The position of the largest among the reduced elements: of equal ones the first, not-a-number wins.
     ArgMax,
     ArgMin,
 }
 
-impl Reduction {
+impl From<Reduction> for Fold {
+    fn from(op: Reduction) -> Fold {
+        Fold::Of(op)
+    }
+}
+
+impl Fold {
     fn is_arg(self) -> bool {
-        matches!(self, Reduction::ArgMax | Reduction::ArgMin)
+        !matches!(self, Fold::Of(_))
     }
 
-    /// The same reduction over booleans, for which sums and maxima are "any", products and minima "all".
-    fn of_bools(self) -> Reduction {
-        use Reduction::*;
+    /// A number of its own, for keys.
+    fn code(self) -> u64 {
         match self {
-            Prod | NanProd | Min | All => All,
-            ArgMax | ArgMin => self,
-            _ => Any,
+            Fold::Of(op) => 2 + op as u64,
+            Fold::ArgMax => 0,
+            Fold::ArgMin => 1,
         }
     }
 
-    /// The reduction that joins the results of segments.
-    fn of_parts(self) -> Reduction {
+    /// The same over booleans, for which sums and maxima are "any", products and minima "all".
+    fn of_bools(self) -> Fold {
         use Reduction::*;
         match self {
-            Mean | NanSum | NormL1 | NormL2 | SumSq | Sum => Sum,
-            NanProd | Prod => Prod,
+            Fold::Of(Prod | NanProd | Min | All) => Fold::Of(All),
+            Fold::Of(_) => Fold::Of(Any),
+            position => position,
+        }
+    }
+
+    /// What joins the results of segments.
+    fn of_parts(self) -> Fold {
+        use Reduction::*;
+        match self {
+            Fold::Of(Mean | NanSum | NormL1 | NormL2 | SumSq | Sum) => Fold::Of(Sum),
+            Fold::Of(NanProd | Prod) => Fold::Of(Prod),
             other => other,
         }
     }
@@ -66,7 +67,11 @@ impl Reduction {
     fn texts(self, num: Num) -> (&'static str, &'static str, &'static str) {
         use Reduction::*;
         let float = num == Num::F32;
-        match self {
+        let Fold::Of(op) = self else {
+            // A running value is (value, position); a position beyond all others means none.
+            return ("Best(zero(), 0xffffffffu)", "better(a, Best(v, r))", "better(a, b)");
+        };
+        match op {
             Sum | Mean => ("0", "a + v", "a + b"),
             NanSum if float => ("0", "select(a + v, a, mx_is_nan(v))", "a + b"),
             NanSum => ("0", "a + v", "a + b"),
@@ -89,8 +94,6 @@ impl Reduction {
             Min => ("0x7fffffff", "min(a, v)", "min(a, b)"),
             Any => ("0", "select(a, one(), v != zero())", "max(a, b)"),
             All => ("1", "select(a, zero(), v == zero())", "min(a, b)"),
-            // A running value is (value, position); a position beyond all others means none.
-            ArgMax | ArgMin => ("Best(zero(), 0xffffffffu)", "better(a, Best(v, r))", "better(a, b)"),
         }
     }
 }
@@ -161,7 +164,7 @@ const SEGMENT: usize = 256;
 /// Where a type is not one of GPUs or an array has more than 2^32 elements.
 pub fn launch_reduce(
     device: &Device,
-    op: Reduction,
+    op: impl Into<Fold>,
     dims: &[usize],
     axes: &[usize],
     x: Place,
@@ -177,6 +180,7 @@ pub fn launch_reduce(
     if [walk.outputs, walk.count].iter().any(|n| *n > u32::MAX as usize) {
         return Err(Error::op(format!("{label}: {dims:?} is more than a GPU kernel can count")));
     }
+    let op = op.into();
     let op = if x.dtype == DType::Bool { op.of_bools() } else { op };
     if elem::is_packed(y.dtype) {
         // Outputs share words: whole numbers first, then packed.
@@ -189,13 +193,13 @@ pub fn launch_reduce(
 }
 
 /// One stage, or two where a lane would take in too much.
-fn reduce(device: &Device, op: Reduction, walk: &Walk, x: Place, y: Span, label: &'static str) -> Result<()> {
+fn reduce(device: &Device, op: Fold, walk: &Walk, x: Place, y: Span, label: &'static str) -> Result<()> {
     let num = Num::among([x.dtype]);
     let lanes = walk.lanes();
     let segments = if op.is_arg() { 1 } else { walk.count.div_ceil(lanes * SEGMENT).clamp(1, 4096) };
     let finish = match op {
-        Reduction::Mean => Finish::Divide,
-        Reduction::NormL2 => Finish::Root,
+        Fold::Of(Reduction::Mean) => Finish::Divide,
+        Fold::Of(Reduction::NormL2) => Finish::Root,
         _ => Finish::Nothing,
     };
     if segments == 1 {
@@ -235,7 +239,7 @@ enum Finish {
 }
 
 struct Stage<'a> {
-    op: Reduction,
+    op: Fold,
     num: Num,
     lanes: usize,
     finish: Finish,
@@ -250,7 +254,7 @@ struct Stage<'a> {
 impl Stage<'_> {
     fn launch(&self, device: &Device, x: Place, y: Span, label: &'static str) -> Result<()> {
         let walk = self.walk;
-        let head = self.op as u64
+        let head = self.op.code()
             | (self.num as u64) << 8
             | (self.lanes as u64) << 12
             | (walk.rows() as u64) << 24
@@ -418,7 +422,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
 
     fn better(&self) -> String {
-        let (num, sign) = (self.num.wgsl(), if self.op == Reduction::ArgMax { ">" } else { "<" });
+        let (num, sign) = (self.num.wgsl(), if self.op == Fold::ArgMax { ">" } else { "<" });
         let (a_nan, b_nan) = match self.num {
             Num::F32 => ("mx_is_nan(a.v)", "mx_is_nan(b.v)"),
             Num::I32 => ("false", "false"),

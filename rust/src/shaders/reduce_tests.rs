@@ -1,33 +1,33 @@
 //! Reductions against those of the CPU.
 
 use crate::shaders::elem::Span;
-use crate::shaders::reduce::{Reduction, launch_reduce};
+use crate::shaders::reduce::{Fold, Reduction, launch_reduce};
 use crate::shaders::testing::*;
 use mxrs_base::{DType, Elem, f16};
 use mxrs_gpu::Device;
 use mxrs_kernels::copy::View;
 use mxrs_kernels::reduce as cpu;
 
-const OPS: [(Reduction, cpu::Reduction); 12] = [
-    (Reduction::Sum, cpu::Reduction::Sum),
-    (Reduction::Mean, cpu::Reduction::Mean),
-    (Reduction::Prod, cpu::Reduction::Prod),
-    (Reduction::NanSum, cpu::Reduction::NanSum),
-    (Reduction::NanProd, cpu::Reduction::NanProd),
-    (Reduction::Max, cpu::Reduction::Max),
-    (Reduction::Min, cpu::Reduction::Min),
-    (Reduction::NormL1, cpu::Reduction::NormL1),
-    (Reduction::NormL2, cpu::Reduction::NormL2),
-    (Reduction::SumSq, cpu::Reduction::SumSq),
-    (Reduction::Any, cpu::Reduction::Any),
-    (Reduction::All, cpu::Reduction::All),
+const OPS: [Reduction; 12] = [
+    Reduction::Sum,
+    Reduction::Mean,
+    Reduction::Prod,
+    Reduction::NanSum,
+    Reduction::NanProd,
+    Reduction::Max,
+    Reduction::Min,
+    Reduction::NormL1,
+    Reduction::NormL2,
+    Reduction::SumSq,
+    Reduction::Any,
+    Reduction::All,
 ];
 
 fn kept(dims: &[usize], axes: &[usize]) -> usize {
     dims.iter().enumerate().filter(|(i, _)| !axes.contains(i)).map(|(_, d)| *d).product()
 }
 
-fn run<T: Elem, O: Elem>(d: &Device, op: Reduction, x: &[T], dims: &[usize], axes: &[usize]) -> Vec<O> {
+fn run<T: Elem, O: Elem>(d: &Device, op: impl Into<Fold>, x: &[T], dims: &[usize], axes: &[usize]) -> Vec<O> {
     let n = kept(dims, axes);
     let (x, y) = (upload(d, x), upload(d, &vec![O::default(); n + 2]));
     let view = View::of(dims);
@@ -40,16 +40,16 @@ fn run<T: Elem, O: Elem>(d: &Device, op: Reduction, x: &[T], dims: &[usize], axe
 }
 
 fn agree<T: Elem + cpu::Reduce>(d: &Device, x: &[T], dims: &[usize], axes: &[usize], tolerance: f32) {
-    for (gpu, cpu_op) in OPS {
+    for op in OPS {
         let mut want = vec![T::default(); kept(dims, axes)];
-        cpu::reduce(cpu_op, x, dims, axes, &mut want);
-        let got = run::<T, T>(d, gpu, x, dims, axes);
+        cpu::reduce(op, x, dims, axes, &mut want);
+        let got = run::<T, T>(d, op, x, dims, axes);
         let floats = |v: &[T]| v.iter().map(|v| v.to_f64() as f32).collect::<Vec<_>>();
         // Every factor of a product rounds it once more, whatever the order.
         let factors = (x.len() / want.len().max(1)) as f32;
-        let product = matches!(gpu, Reduction::Prod | Reduction::NanProd) && tolerance > 0.0;
+        let product = matches!(op, Reduction::Prod | Reduction::NanProd) && tolerance > 0.0;
         let tolerance = if product { tolerance.max(4e-7 * factors.sqrt()) } else { tolerance };
-        let what = format!("{gpu:?} of {} {dims:?} over {axes:?}", T::DTYPE);
+        let what = format!("{op:?} of {} {dims:?} over {axes:?}", T::DTYPE);
         assert_close(&floats(&got), &floats(&want), tolerance, &what);
     }
 }
@@ -133,7 +133,7 @@ fn positions_of_extremes_agree_with_the_cpu() {
             let n = outer * extent * inner;
             let mut x: Vec<f32> = numbers(n, seed).iter().map(|v| (v * 4.0).round()).collect();
             x[n / 3] = f32::NAN;
-            for (max, op) in [(true, Reduction::ArgMax), (false, Reduction::ArgMin)] {
+            for (max, op) in [(true, Fold::ArgMax), (false, Fold::ArgMin)] {
                 let mut want = vec![0.0f32; outer * inner];
                 mxrs_kernels::scan::arg_extreme(max, &x, (outer, extent, inner), &mut want);
                 let got = run::<f32, f32>(d, op, &x, &[outer, extent, inner], &[1]);
