@@ -1,4 +1,4 @@
-"""Hints to the engine. Bulking is automatic here, so the hints are accepted and change nothing."""
+"""How calls are issued: at once, later, or several as one."""
 
 from __future__ import annotations
 
@@ -9,14 +9,21 @@ from . import _core
 
 __all__ = ["bulk", "is_naive", "set_bulk_size", "set_naive"]
 
-_size = 15
-
 
 def set_bulk_size(size: int) -> int:
-    """Sets how many calls MXNet would have bundled, and returns the number before."""
-    global _size
-    before, _size = _size, int(size)
-    return before
+    """Sets how many elementwise calls on a GPU are held back to be issued as few kernels; returns the number before.
+
+    They are issued when so many are there, when anything else touches the GPU, and when somebody waits. With 0 or 1
+    every call is issued at once; at most 64 are held. Calls on the CPU are not held back.
+
+    Raises
+    ------
+    ValueError
+        If `size` is negative.
+    """
+    if size < 0:
+        raise ValueError(f"set_bulk_size: size = {size}; it is 0 or more")
+    return _core.set_window_size(int(size))
 
 
 @contextmanager

@@ -9,6 +9,7 @@ mod broadcast;
 mod build;
 mod derivative;
 mod eval;
+mod merge;
 mod plan;
 mod print;
 mod sign;
@@ -17,6 +18,7 @@ mod tests;
 
 pub use build::{Args, E};
 pub use eval::{Operand, Prepared};
+pub use merge::Merged;
 use mxrs_simd::{Binary, Unary};
 use plan::Plan;
 

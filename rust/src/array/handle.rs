@@ -26,6 +26,12 @@ impl Array {
         Ok(Array { chunk, offset: 0, spec, link: None })
     }
 
+    /// An array on a GPU that gets its memory when its writer, which is held back, is issued.
+    pub(super) fn unfilled(spec: Spec, context: Context) -> Result<Array> {
+        let chunk = Chunk::unfilled(spec.bytes()?, context);
+        Ok(Array { chunk, offset: 0, spec, link: None })
+    }
+
     /// An array holding a copy of `values`.
     pub fn from_slice<T: Elem>(values: &[T], shape: Shape, context: Context) -> Result<Array> {
         if shape.checked_size()? != values.len() {

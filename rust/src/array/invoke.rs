@@ -1,5 +1,6 @@
 //! From a call to an engine operation, and to a node of the tape.
 
+use super::deferred;
 use super::eager::EagerBuild;
 use super::handle::Array;
 use super::mode::{is_recording, is_training};
@@ -73,7 +74,8 @@ pub fn invoke(
         _ => context_of(attrs, ins, context)?,
     };
     let visible = op.visible(attrs, outs.len());
-    let small = ops::estimate(&sig, &outs) < INLINE_BELOW;
+    let held = deferred::joins(op, ins, &outs, context);
+    let small = held || ops::estimate(&sig, &outs) < INLINE_BELOW;
     let mut results = Arrays::new();
     for (i, spec) in outs.into_iter().enumerate() {
         results.push(match out {
@@ -86,10 +88,14 @@ pub fn invoke(
                     given[i].detach()
                 }
             }
+            _ if held => Array::unfilled(spec, context)?,
             _ => Array::empty(spec, context)?,
         });
     }
-    execute(op, attrs, ins, &results, small, context)?;
+    match held && results[0].context() == context {
+        true => deferred::hold(op, attrs, ins, &results[0]),
+        false => execute(op, attrs, ins, &results, small, context)?,
+    }
     if recorded {
         record(op, attrs, ins, &mut results);
     }

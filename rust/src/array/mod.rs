@@ -1,9 +1,11 @@
 //! The array handle, and invoking operators on arrays.
 //!
 //! An [`Array`] is a window on a chunk: offset, shape, element type; always contiguous. It holds no operators. This
-//! room turns a call into an engine operation and, while recording, into a node of the tape (`node`); walking the
-//! tape backward is `tape`'s business.
+//! room turns a call into an engine operation, at once or with others (`deferred`), and, while recording, into a node of
+//! the tape (`node`); walking the tape backward is `tape`'s business.
 
+mod arrange;
+mod deferred;
 mod eager;
 mod handle;
 mod invoke;
@@ -12,6 +14,7 @@ mod node;
 mod rng;
 mod transfer;
 
+pub use deferred::set_size as set_window_size;
 pub use eager::EagerBuild;
 pub use handle::Array;
 pub use invoke::{Arrays, invoke, origin, set_origin_hook, view};

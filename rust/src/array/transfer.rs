@@ -23,6 +23,8 @@ pub fn run_on_gpu(
     context: Context,
 ) -> Result<()> {
     let device = device::gpu(context)?;
+    // An array whose held-back writer failed may have no memory yet.
+    outs.iter().try_for_each(|a| a.chunk().fill())?;
     let reads: SmallVec<[&ChunkRef; 4]> = ins.iter().map(|a| a.chunk()).collect();
     let mut writes: SmallVec<[&ChunkRef; 4]> = outs.iter().map(|a| a.chunk()).collect();
     writes.extend(op.mutates.iter().filter_map(|i| ins.get(*i)).map(|a| a.chunk()));
@@ -52,11 +54,11 @@ fn views<'a>(op: OpRef, arrays: impl Iterator<Item = &'a Array>) -> Result<Small
 
 /// Copies the elements of `from` to `to`, of the same shape and type, where at least one is on a GPU.
 pub fn transfer(from: &Array, to: &Array) -> Result<()> {
-    match (from.gpu_view(), to.gpu_view()) {
-        (None, _) => upload(from, to),
-        (Some(_), None) => download(from, to),
+    match (from.context().is_host(), to.context().is_host()) {
+        (true, _) => upload(from, to),
+        (false, true) => download(from, to),
         // Between devices through the host.
-        (Some(_), Some(_)) => {
+        (false, false) => {
             let host = Array::empty(from.spec().clone(), Context::CPU)?;
             download(from, &host)?;
             upload(&host, to)
@@ -72,6 +74,7 @@ fn range(array: &Array) -> (u64, u64) {
 
 fn upload(from: &Array, to: &Array) -> Result<()> {
     fn send(from: &Array, to: &Array) -> Result<()> {
+        to.chunk().fill()?;
         let Some(view) = to.gpu_view() else { return Ok(()) };
         view.buffer.device().write(view.buffer, range(to).0, from.bytes(), TO_GPU)
     }

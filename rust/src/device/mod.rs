@@ -7,6 +7,7 @@ use mxrs_base::{Error, Result};
 pub use mxrs_gpu::{Buffer, Device};
 use parking_lot::Mutex;
 use std::fmt;
+use std::sync::OnceLock;
 
 /// The kinds of device, numbered as in MXNet's files and `device_typeid`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -108,8 +109,8 @@ pub enum Storage {
     Pooled(Block),
     /// Somebody else's memory (a NumPy array, a DLPack tensor), kept alive by `owner`.
     Foreign { ptr: *mut u8, owner: Box<dyn Send + Sync> },
-    /// On a GPU.
-    Gpu(Buffer),
+    /// On a GPU. Where the writer is held back, there is no buffer until it is issued.
+    Gpu(OnceLock<Buffer>),
 }
 
 // SAFETY: the pointer of `Foreign` stays valid while `owner` lives, and access to it is ordered by the engine.
@@ -122,9 +123,29 @@ impl Storage {
     pub fn new(bytes: usize, context: Context) -> Result<Storage> {
         match context.is_host() {
             true => Block::new(bytes).map(Storage::Pooled),
-            // A buffer has at least a byte, so that an empty array has a place, too.
-            false => gpu(context)?.alloc(bytes.max(1) as u64).map(Storage::Gpu),
+            false => {
+                let storage = Storage::Gpu(OnceLock::new());
+                storage.fill(bytes, context).map(|()| storage)
+            }
         }
+    }
+
+    /// Memory of a GPU that [`Storage::fill`] is to provide.
+    pub fn unfilled() -> Storage {
+        Storage::Gpu(OnceLock::new())
+    }
+
+    /// Provides memory where there is none yet.
+    pub fn fill(&self, bytes: usize, context: Context) -> Result<()> {
+        if let Storage::Gpu(cell) = self
+            && cell.get().is_none()
+        {
+            // A buffer has at least a byte, so that an empty array has a place, too.
+            let buffer = gpu(context)?.alloc(bytes.max(1) as u64)?;
+            // Of two that came at once either will do.
+            let _ = cell.set(buffer);
+        }
+        Ok(())
     }
 
     /// The address of host memory; null for memory of a GPU.
@@ -141,7 +162,7 @@ impl Storage {
     #[inline]
     pub fn buffer(&self) -> Option<&Buffer> {
         match self {
-            Storage::Gpu(buffer) => Some(buffer),
+            Storage::Gpu(buffer) => buffer.get(),
             _ => None,
         }
     }

@@ -73,6 +73,16 @@ impl Chunk {
         Ok(Chunk::over(Storage::new(bytes, context)?, bytes, context))
     }
 
+    /// `bytes` on a GPU whose memory [`Chunk::fill`] provides: for results of operations that are held back.
+    pub fn unfilled(bytes: usize, context: Context) -> ChunkRef {
+        Chunk::over(Storage::unfilled(), bytes, context)
+    }
+
+    /// Provides the memory of a chunk that was made without.
+    pub fn fill(&self) -> Result<()> {
+        self.storage.fill(self.bytes, self.context)
+    }
+
     /// A chunk over storage that already exists.
     pub fn over(storage: Storage, bytes: usize, context: Context) -> ChunkRef {
         Arc::new(Chunk {

@@ -11,12 +11,15 @@
 //! What an operation does, and how large it is, the rooms above decide.
 
 mod chunk;
+pub mod held;
 mod queue;
 pub mod trace;
 mod wait;
 
 pub use chunk::{Chunk, ChunkRef};
-pub use queue::{after_fork_in_child, before_fork, is_naive, panic_error, pending, run, set_naive};
+pub use queue::{
+    after_fork_in_child, before_fork, is_naive, issue, panic_error, park, pending, run, set_naive,
+};
 pub use wait::{Waited, wait_all, wait_read, wait_write};
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Issuing operations: the inline path, the queues of the chunks, the ready list and its workers.
 
 use super::chunk::{ChunkRef, Parked, State, Waiter};
-use super::wait;
+use super::{held, wait};
 use mxrs_base::{Error, Result};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use smallvec::SmallVec;
@@ -145,14 +145,32 @@ pub fn run(
     now: impl FnOnce() -> Result<()>,
     later: impl FnOnce() -> Body,
 ) -> Result<()> {
+    held::settle(reads.iter().chain(writes).copied());
     for chunk in writes {
         chunk.bump();
     }
+    if issue(reads, writes, small, priority, now, later)? && shared().pending.load(Relaxed) > RUN_AHEAD {
+        // The program is far ahead of the workers: what it issued holds memory, so it lends them a hand.
+        help();
+    }
+    Ok(())
+}
+
+/// Like [`run`], for what was held back: its writes were counted when it was called, and nothing is issued before it. Whether it
+/// was queued.
+pub fn issue(
+    reads: &[&ChunkRef],
+    writes: &[&ChunkRef],
+    small: bool,
+    priority: i32,
+    now: impl FnOnce() -> Result<()>,
+    later: impl FnOnce() -> Body,
+) -> Result<bool> {
     if small || is_naive() {
         if let Some(held) = Held::acquire(reads, writes)? {
             let result = now();
             drop(held);
-            return result;
+            return result.map(|()| false);
         }
         if is_naive() {
             // Another thread is in the middle of a small operation on one of these chunks, or a queue is draining.
@@ -162,13 +180,13 @@ pub fn run(
                 if let Some(held) = Held::acquire(reads, writes)? {
                     let result = now();
                     drop(held);
-                    return result;
+                    return result.map(|()| false);
                 }
             }
         }
     }
     push(reads, writes, priority, later());
-    Ok(())
+    Ok(true)
 }
 
 /// The locks of idle chunks, held while a small operation runs.
@@ -262,10 +280,11 @@ fn push(reads: &[&ChunkRef], writes: &[&ChunkRef], priority: i32, body: Body) {
     if task.missing.fetch_sub(granted, AcqRel) == granted {
         make_ready(task);
     }
-    if shared.pending.load(Relaxed) > RUN_AHEAD {
-        // The program is far ahead of the workers: what it issued holds memory, so it lends them a hand.
-        help();
-    }
+}
+
+/// Leaves an error on the chunks that an operation would have written, once what uses them is done.
+pub fn park(writes: &[&ChunkRef], error: Error) {
+    push(&[], writes, 0, Box::new(|| Err(error)));
 }
 
 /// Operations that may be pending before the issuing thread helps out. Enough to hide every pause of the program.
@@ -437,6 +456,7 @@ pub fn before_fork() {
 /// After a fork, in the child: the workers are gone, and locks may be in the hands of threads that do not exist here, so the child
 /// begins with queues of its own; the next operation starts new workers.
 pub fn after_fork_in_child() {
+    held::forget();
     if !SHARED.load(Acquire).is_null() {
         SHARED.store(Box::into_raw(Box::new(Shared::new())), Release);
     }

@@ -1,6 +1,7 @@
 //! Waiting: for one chunk, or for everything. A waiting thread runs what is ready instead of sleeping.
 
 use super::chunk::ChunkRef;
+use super::held;
 use super::queue::{has_ready, help, pending, shared};
 use mxrs_base::Result;
 use parking_lot::{Condvar, Mutex};
@@ -68,6 +69,7 @@ fn wait_until(deadline: Option<Instant>, done: impl Fn() -> bool) -> Waited {
 
 /// Waits until every write issued so far to `chunk` is done; the error of the last one is the result's.
 pub fn wait_read(chunk: &ChunkRef, limit: Option<Duration>) -> Result<Waited> {
+    held::settle(std::iter::once(chunk));
     // Readers ahead of no writer do not matter; a waiting writer does, and so do readers queued behind it.
     let ready = || {
         let state = chunk.state.lock();
@@ -87,6 +89,7 @@ pub fn wait_read(chunk: &ChunkRef, limit: Option<Duration>) -> Result<Waited> {
 
 /// Waits until nobody reads or writes `chunk`.
 pub fn wait_write(chunk: &ChunkRef, limit: Option<Duration>) -> Result<Waited> {
+    held::settle(std::iter::once(chunk));
     let deadline = limit.map(|l| Instant::now() + l);
     if wait_until(deadline, || chunk.state.lock().idle()) == Waited::NotYet {
         return Ok(Waited::NotYet);
@@ -99,6 +102,7 @@ pub fn wait_write(chunk: &ChunkRef, limit: Option<Duration>) -> Result<Waited> {
 
 /// Waits until nothing is pending. An error that nobody has seen yet is the result's; each is reported once.
 pub fn wait_all(limit: Option<Duration>) -> Result<Waited> {
+    held::settle_all();
     let deadline = limit.map(|l| Instant::now() + l);
     if wait_until(deadline, || pending() == 0) == Waited::NotYet {
         return Ok(Waited::NotYet);
@@ -112,5 +116,6 @@ pub fn wait_all(limit: Option<Duration>) -> Result<Waited> {
 
 /// Waits until nothing is pending and leaves errors where they are.
 pub(super) fn drain() {
+    held::settle_all();
     wait_until(None, || pending() == 0);
 }

@@ -50,17 +50,30 @@ pub fn gpu_list<'py>(py: Python<'py>) -> PyResult<Vec<Dict<'py>>> {
     Ok(all)
 }
 
-/// Bytes of one GPU: `used` by arrays, `pooled` for reuse, `peak` of used, `total` of the device (or None).
+/// Bytes of one GPU: `used` by arrays, `pooled` for reuse, `peak` of used, `total` of the device (or None). With `reset_peak` the
+/// next peak counts from now.
 #[pyfunction]
-pub fn gpu_memory<'py>(py: Python<'py>, id: i32) -> PyResult<Dict<'py>> {
+#[pyo3(signature = (id=0, reset_peak=false))]
+pub fn gpu_memory<'py>(py: Python<'py>, id: i32, reset_peak: bool) -> PyResult<Dict<'py>> {
     let device = py.detach(|| device(id)).py(py)?;
     let memory = device.memory();
+    if reset_peak {
+        device.reset_peak();
+    }
     let d = PyDict::new(py);
     d.set_item("used", memory.used)?;
     d.set_item("pooled", memory.pooled)?;
     d.set_item("peak", memory.peak)?;
     d.set_item("total", device.memory_size())?;
     Ok(d)
+}
+
+/// Bounds what arrays and the pool of one GPU take together; `None` lifts the bound.
+#[pyfunction]
+#[pyo3(signature = (id, limit))]
+pub fn set_gpu_memory_limit(py: Python<'_>, id: i32, limit: Option<u64>) -> PyResult<()> {
+    py.detach(|| device(id)).py(py)?.set_memory_limit(limit);
+    Ok(())
 }
 
 /// Waits for GPUs and lets them go: drivers do not like to be left at work when a process ends.

@@ -3,7 +3,9 @@
 use super::call;
 use super::convert::{self, IntoPy, exceptions};
 use super::exec;
-use super::gpu::{gpu_counts, gpu_list, gpu_memory, gpu_search, gpu_shutdown, num_gpus};
+use super::gpu::{
+    gpu_counts, gpu_list, gpu_memory, gpu_search, gpu_shutdown, num_gpus, set_gpu_memory_limit,
+};
 use super::numpy;
 use super::object::{self, bound, extract, set_link};
 use super::symbol::{
@@ -360,6 +362,12 @@ fn set_converter(f: Py<PyAny>) {
     call::set_converter(f);
 }
 
+/// Sets how many calls a GPU's deferred window holds; returns the number before.
+#[pyfunction]
+fn set_window_size(py: Python<'_>, size: usize) -> usize {
+    py.detach(|| array::set_window_size(size))
+}
+
 #[pyfunction]
 fn set_naive_engine(py: Python<'_>, naive: bool) {
     py.detach(|| engine::set_naive(naive));
@@ -562,13 +570,13 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
         set_recording is_recording set_training is_training
         mark_variable grad_of drop_grad is_linked backward grad record_custom
         waitall seed current_context set_current_context set_result_class set_one_element_class set_converter
-        set_naive_engine is_naive_engine memory_stats memory_trim
+        set_naive_engine set_window_size is_naive_engine memory_stats memory_trim
         profiler_start profiler_stop profiler_take
         before_fork after_fork_in_child lane_count
         similar_ops complete_shapes list_ops
         set_symbol_class symbol_variable symbol_group symbol_from_json symbol_function
         symbol_methods
-        num_gpus gpu_search gpu_list gpu_memory gpu_counts gpu_shutdown
+        num_gpus gpu_search gpu_list gpu_memory set_gpu_memory_limit gpu_counts gpu_shutdown
     }
     Ok(())
 }

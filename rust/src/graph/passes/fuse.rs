@@ -3,7 +3,7 @@
 
 use super::{mutated, uses};
 use crate::graph::program::{Instr, Program, ValueId, Work};
-use mxrs_formula::{Formula, Part};
+use mxrs_formula::Merged;
 use smallvec::SmallVec;
 use std::sync::Arc;
 
@@ -14,11 +14,11 @@ const MAX_PARAMS: usize = 64;
 
 pub fn run(program: &mut Program) {
     let mutated = mutated(program);
-    let uses = uses(program);
+    let mut uses = uses(program);
     let mut producer: Vec<Option<usize>> = vec![None; program.specs.len()];
     let mut keep = vec![true; program.instrs.len()];
     for n in 0..program.instrs.len() {
-        if let Some((merged, absorbed)) = absorb(program, n, &uses, &mutated, &producer) {
+        if let Some((merged, absorbed)) = absorb(program, n, &mut uses, &mutated, &producer) {
             program.instrs[n] = merged;
             absorbed.iter().for_each(|p| keep[*p] = false);
         }
@@ -31,32 +31,15 @@ pub fn run(program: &mut Program) {
 fn absorb(
     program: &Program,
     n: usize,
-    uses: &[u32],
+    uses: &mut [u32],
     mutated: &[bool],
     producer: &[Option<usize>],
 ) -> Option<(Instr, Vec<usize>)> {
     let instr = &program.instrs[n];
     let (formula, mut params) = instr.formula()?;
     let out = &program.specs[instr.outs[0] as usize];
-    // Inputs once each, and only those that the formula reads.
-    let mut ins: SmallVec<[ValueId; 8]> = SmallVec::new();
-    let mut parts: Vec<Part> = Vec::new();
-    for (i, v) in instr.ins.iter().enumerate() {
-        let at = match ins.iter().position(|w| w == v) {
-            Some(at) => at,
-            None if formula.uses(i) => {
-                ins.push(*v);
-                ins.len() - 1
-            }
-            None => 0,
-        };
-        parts.push(Part::Input(at));
-    }
-    if ins.is_empty() {
-        return None;
-    }
     let dtype = instr.ins.first().map_or(out.dtype, |v| program.specs[*v as usize].dtype);
-    let takes = |v: ValueId| -> Option<usize> {
+    let takes = |v: ValueId, uses: &[u32]| -> Option<usize> {
         let p = producer[v as usize]?;
         let from = &program.instrs[p];
         let spec = &program.specs[v as usize];
@@ -68,27 +51,29 @@ fn absorb(
         let steady = from.ins.iter().all(|v| !mutated[*v as usize]) && inner.arity() == from.ins.len();
         (fits && types && steady).then_some(p)
     };
+    let mut merged = Merged::new(formula, &instr.ins);
     let mut absorbed = Vec::new();
-    let mut base = if ins.len() == instr.ins.len()
-        && parts.iter().enumerate().all(|(i, p)| matches!(p, Part::Input(j) if *j == i))
-    {
-        formula.clone()
-    } else {
-        formula.compose(ins.len(), &parts)
-    };
     let mut at = 0;
-    while at < ins.len() {
-        let taken = takes(ins[at]).and_then(|p| {
-            let from = &program.instrs[p];
+    while at < merged.ins().len() {
+        let found = takes(merged.ins()[at], uses).map(|p| (p, &program.instrs[p]));
+        let taken = found.and_then(|(p, from)| {
             let (inner, more) = from.formula()?;
-            take(&base, &ins, at, from, inner, params.len() + more.len()).map(|made| (p, made, more))
+            // What both read, one reads from now on.
+            let both: SmallVec<[ValueId; 4]> =
+                merged.ins().iter().filter(|v| from.ins.contains(v)).copied().collect();
+            let fits =
+                params.len() + more.len() <= MAX_PARAMS && merged.absorb(at, inner, &from.ins, MAX_INPUTS);
+            fits.then(|| {
+                params.extend(more);
+                both.iter().for_each(|v| uses[*v as usize] -= 1);
+                p
+            })
         });
         match taken {
-            Some((p, (formula, inputs), more)) => {
+            Some(p) => {
                 absorbed.push(p);
-                base = formula;
-                ins = inputs;
-                params.extend(more);
+                // A value that stands before may now be read here alone.
+                at = 0;
             }
             None => at += 1,
         }
@@ -96,49 +81,14 @@ fn absorb(
     if absorbed.is_empty() {
         return None;
     }
-    let work = Work::Fused { formula: Arc::new(base), params };
-    Some((
-        Instr {
-            work,
-            ins: ins.into_iter().collect(),
-            outs: instr.outs.clone(),
-            node: instr.node,
-            then: None,
-        },
-        absorbed,
-    ))
-}
-
-/// `base` with its input `at` computed by `inner` of the call `from`; `None` where that would read too much.
-fn take(
-    base: &Formula,
-    ins: &[ValueId],
-    at: usize,
-    from: &Instr,
-    inner: &Formula,
-    params: usize,
-) -> Option<(Formula, SmallVec<[ValueId; 8]>)> {
-    let mut all: SmallVec<[ValueId; 8]> =
-        ins.iter().enumerate().filter(|(i, _)| *i != at).map(|(_, v)| *v).collect();
-    let mut places: SmallVec<[usize; 8]> = SmallVec::new();
-    for v in &from.ins {
-        places.push(match all.iter().position(|w| w == v) {
-            Some(place) => place,
-            None => {
-                all.push(*v);
-                all.len() - 1
-            }
-        });
-    }
-    if all.len() > MAX_INPUTS || params > MAX_PARAMS {
-        return None;
-    }
-    let parts: Vec<Part> = (0..ins.len())
-        .map(|i| match i.cmp(&at) {
-            std::cmp::Ordering::Less => Part::Input(i),
-            std::cmp::Ordering::Equal => Part::Formula(inner, &places),
-            std::cmp::Ordering::Greater => Part::Input(i - 1),
-        })
-        .collect();
-    Some((base.compose(all.len(), &parts), all))
+    let (formula, ins) = merged.into_parts();
+    let work = Work::Fused { formula: Arc::new(formula), params };
+    let instr = Instr {
+        work,
+        ins: ins.into_iter().collect(),
+        outs: instr.outs.clone(),
+        node: instr.node,
+        then: None,
+    };
+    Some((instr, absorbed))
 }
