@@ -18,7 +18,7 @@ mod tests;
 
 pub use build::{Args, E};
 pub use eval::{Operand, Prepared};
-pub use merge::Merged;
+pub use merge::{Merged, Most};
 use mxrs_simd::{Binary, Unary};
 use plan::Plan;
 

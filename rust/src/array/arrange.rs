@@ -1,12 +1,9 @@
 //! Which kernels a window of held-back calls becomes.
 
 use super::deferred::{Call, Id, Value};
-use mxrs_formula::{Formula, Merged};
+use mxrs_formula::{Formula, Merged, Most};
 use smallvec::SmallVec;
 use std::sync::Arc;
-
-/// Numbers that one kernel may carry.
-const MAX_PARAMS: usize = 64;
 
 /// The kernels of a window, in program order.
 pub(super) struct Plan {
@@ -35,8 +32,8 @@ impl Plan {
 }
 
 /// The kernels that compute the `wanted` values. A call whose result only one other call reads is computed inside that
-/// one, as long as that reads at most `most` arrays; with 0, every call is its own.
-pub(super) fn arrange(calls: &[Call], values: &[Value], wanted: &[bool], most: usize) -> Plan {
+/// one, as long as that is no more than `most`; without, every call is its own.
+pub(super) fn arrange(calls: &[Call], values: &[Value], wanted: &[bool], most: Option<Most>) -> Plan {
     let mut needed = wanted.to_vec();
     let mut keep = vec![false; calls.len()];
     for (n, call) in calls.iter().enumerate().rev() {
@@ -69,39 +66,24 @@ fn merge(
     made: &[Option<usize>],
     readers: &mut [u32],
     steps: &mut [Option<Step>],
-    most: usize,
+    most: Option<Most>,
 ) -> Step {
     let value = |id: Id| &values[id as usize];
     let of = |ins: &[Id], out: Id| value(ins.first().copied().unwrap_or(out)).dtype();
     let dtype = of(&call.ins, call.out);
     let mut merged = Merged::new(call.formula(), &call.ins);
     let mut params: SmallVec<[u32; 4]> = SmallVec::from_slice(&[n as u32]);
-    let mut label = call.op.name;
-    let mut at = 0;
-    while most > 0 && at < merged.ins().len() {
-        let id = merged.ins()[at];
-        let alone = readers[id as usize] == 1 && value(id).shape == value(call.out).shape;
-        let found = made[id as usize].filter(|_| alone && value(id).dtype() == dtype);
-        let taken = found.and_then(|s| {
-            let step = steps[s].as_ref()?;
-            let both: SmallVec<[Id; 4]> =
-                merged.ins().iter().filter(|v| step.ins.contains(v)).copied().collect();
-            let fits = of(&step.ins, step.out) == dtype
-                && merged.formula().params().len() + step.formula.params().len() <= MAX_PARAMS
-                && merged.absorb(at, &step.formula, &step.ins, most.max(call.ins.len()));
-            fits.then(|| both.iter().for_each(|v| readers[*v as usize] -= 1))?;
-            steps[s].take()
-        });
-        match taken {
-            Some(step) => {
-                params.extend(step.params);
-                label = "fused";
-                // A value that stands before may now be read here alone.
-                at = 0;
-            }
-            None => at += 1,
-        }
-    }
+    let taken = most.map(|most| {
+        merged.absorb_all(readers, most, |id| {
+            let maker = made[id as usize]?;
+            let step = steps[maker].as_ref()?;
+            let fits = value(id).shape == value(call.out).shape && value(id).dtype() == dtype;
+            (fits && of(&step.ins, step.out) == dtype).then_some((maker, &*step.formula, &step.ins[..]))
+        })
+    });
+    let taken = taken.unwrap_or_default();
+    let label = if taken.is_empty() { call.op.name } else { "fused" };
+    taken.iter().filter_map(|maker| steps[*maker].take()).for_each(|step| params.extend(step.params));
     let (formula, ins) = merged.into_parts();
     Step { formula: Arc::new(formula), ins, out: call.out, params, label }
 }

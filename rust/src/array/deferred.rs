@@ -19,7 +19,7 @@ use crate::device::{self, Context};
 use crate::engine::{self, ChunkRef, held};
 use crate::ops::{self, Attrs, Body, GpuView, OpRef, Spec};
 use mxrs_base::{DType, Error, Result};
-use mxrs_formula::Formula;
+use mxrs_formula::{Formula, Most};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 use std::collections::HashMap;
@@ -249,14 +249,17 @@ impl Window {
         if self.known.len() >= REMEMBERED {
             self.known.clear();
         }
+        // One of the buffers that a kernel binds is its result's.
         let inputs = device::gpu(context).map_or(4, |d| d.limits().storage_buffers as usize - 1);
+        let usual = Most::default();
+        let most = Most { inputs: inputs.min(usual.inputs), ..usual };
         match self.known.get_mut(&self.key[..]) {
             Some(known) => known
-                .get_or_insert_with(|| Arc::new(arrange(&self.calls, &self.values, wanted, inputs)))
+                .get_or_insert_with(|| Arc::new(arrange(&self.calls, &self.values, wanted, Some(most))))
                 .clone(),
             None => {
                 self.known.insert(self.key[..].into(), None);
-                Arc::new(arrange(&self.calls, &self.values, wanted, 0))
+                Arc::new(arrange(&self.calls, &self.values, wanted, None))
             }
         }
     }
