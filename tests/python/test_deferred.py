@@ -96,6 +96,18 @@ def test_updates_in_place_are_one_kernel(gpu: Any) -> None:
     np.testing.assert_allclose(w.asnumpy(), wanted)
 
 
+def test_an_update_by_assignment_is_one_kernel(gpu: Any) -> None:
+    """`w[:] = w - lr * g` computes in place."""
+    w, g = nd.ones((5,), ctx=gpu), nd.ones((5,), ctx=gpu) * 2
+    g.wait_to_read()
+
+    def update() -> None:
+        w[:] = w - 0.25 * g
+
+    assert dispatches(update) == 1
+    np.testing.assert_array_equal(w.asnumpy(), np.full(5, 1 - 3 * 0.5))
+
+
 def test_reads_come_before_later_writes(gpu: Any) -> None:
     """What was computed from an array keeps its value when the array is written; views see what was written."""
     for _ in range(3):
@@ -175,18 +187,26 @@ def program(seed: int, ctx: Any) -> list[np.ndarray]:
         return live[rng.randint(len(live))]
 
     for _ in range(rng.randint(5, 60)):
-        kind = rng.randint(12)
+        kind = rng.randint(14)
         a = pick()
         if kind < 3:
             live.append(UNARY[rng.randint(len(UNARY))](a) * 0.5)
         elif kind < 6:
             partners = [b for b in live if b.ndim == a.ndim and b.shape[-1] in (1, a.shape[-1])]
-            partners = [b for b in partners if b.ndim == 1 or 1 in (b.shape[0], a.shape[0]) or b.shape == a.shape]
+            partners = [
+                b for b in partners if b.ndim == 1 or 1 in (b.shape[0], a.shape[0]) or b.shape == a.shape
+            ]
             live.append(BINARY[rng.randint(len(BINARY))](a, partners[rng.randint(len(partners))]) - 0.25)
         elif kind == 6:
             a *= float(rng.uniform(0.5, 1))
         elif kind == 7:
             a += a * 0.125
+        elif kind == 12:
+            a[:] = nd.tanh(a) - a * 0.5
+        elif kind == 13:
+            later = a * 0.25
+            a *= 2
+            live.append(later + a * 0.125)
         elif kind == 8:
             live.append(a.reshape((-1,)) if a.ndim > 1 else a.reshape((1, -1)))
         elif kind == 9:
@@ -202,7 +222,7 @@ def program(seed: int, ctx: Any) -> list[np.ndarray]:
     return [a.asnumpy() for a in live]
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(80))
 def test_random_programs(seed: int, gpu: Any) -> None:
     """Run as it stands, held back and run singly, and fused: all the same, and what the CPU computes."""
     with mx.engine.bulk(0):

@@ -83,6 +83,7 @@ pub struct Formula {
     arity: usize,
     params: Box<[&'static str]>,
     pub(crate) plan: Plan,
+    fingerprint: u64,
 }
 
 /// What stands for an input of the outer formula in [`Formula::compose`].
@@ -129,12 +130,18 @@ impl Formula {
             }
         }
         let plan = Plan::of(&kept);
-        Formula { nodes: kept.into(), arity, params, plan }
+        let fingerprint = print::fingerprint(&kept, arity, params.len());
+        Formula { nodes: kept.into(), arity, params, plan, fingerprint }
     }
 
     /// The number of inputs.
     pub fn arity(&self) -> usize {
         self.arity
+    }
+
+    /// A number that equal formulas share and different ones do not, but for a chance of one in 2^64.
+    pub fn fingerprint(&self) -> u64 {
+        self.fingerprint
     }
 
     /// The names of the parameters, in the order in which [`Formula::eval`] takes their values.

@@ -91,23 +91,6 @@ fn mx_imod(a: i32, b: i32) -> i32 {
 }
 ";
 
-    /// A number that equal formulas share and different ones do not, but for a chance of one in 2^64.
-    pub fn fingerprint(&self) -> u64 {
-        let mut hash = DefaultHasher::new();
-        (self.arity(), self.params().len()).hash(&mut hash);
-        for node in &self.nodes {
-            match *node {
-                Node::Input(i) => (0u8, i).hash(&mut hash),
-                Node::Param(p) => (1u8, p).hash(&mut hash),
-                Node::Const(v) => (2u8, v.to_bits()).hash(&mut hash),
-                Node::Unary(op, a) => (3u8, op, a).hash(&mut hash),
-                Node::Binary(op, a, b) => (4u8, op, a, b).hash(&mut hash),
-                Node::Select(c, a, b) => (5u8, c, a, b).hash(&mut hash),
-            }
-        }
-        hash.finish()
-    }
-
     /// The WGSL functions that [`Formula::wgsl`] calls, for the head of the shader; each once, in an order that WGSL
     /// need not care about.
     pub fn wgsl_helpers(&self) -> String {
@@ -182,4 +165,20 @@ fn encloses(inner: &str) -> bool {
 fn wgsl_constant(v: f64) -> String {
     let v = v as f32;
     if v.is_finite() { format!("{v:?}f") } else { format!("mx_bits({:#x}u)", v.to_bits()) }
+}
+
+pub(crate) fn fingerprint(nodes: &[Node], arity: usize, params: usize) -> u64 {
+    let mut hash = DefaultHasher::new();
+    (arity, params).hash(&mut hash);
+    for node in nodes {
+        match *node {
+            Node::Input(i) => (0u8, i).hash(&mut hash),
+            Node::Param(p) => (1u8, p).hash(&mut hash),
+            Node::Const(v) => (2u8, v.to_bits()).hash(&mut hash),
+            Node::Unary(op, a) => (3u8, op, a).hash(&mut hash),
+            Node::Binary(op, a, b) => (4u8, op, a, b).hash(&mut hash),
+            Node::Select(c, a, b) => (5u8, c, a, b).hash(&mut hash),
+        }
+    }
+    hash.finish()
 }

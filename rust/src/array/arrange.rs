@@ -51,7 +51,7 @@ pub(super) fn arrange(calls: &[Call], values: &[Value], wanted: &[bool], most: O
     let mut made: Vec<Option<usize>> = vec![None; values.len()];
     let mut steps: Vec<Option<Step>> = Vec::new();
     for (n, call) in calls.iter().enumerate().filter(|(n, _)| keep[*n]) {
-        let step = merge(n, call, values, &made, &mut readers, &mut steps, most);
+        let step = merge((n, call), values, &made, &mut readers, &mut steps, most);
         made[call.out as usize] = Some(steps.len());
         steps.push(Some(step));
     }
@@ -60,8 +60,7 @@ pub(super) fn arrange(calls: &[Call], values: &[Value], wanted: &[bool], most: O
 
 /// The call with the steps that only it reads taken in.
 fn merge(
-    n: usize,
-    call: &Call,
+    (n, call): (usize, &Call),
     values: &[Value],
     made: &[Option<usize>],
     readers: &mut [u32],
@@ -78,6 +77,18 @@ fn merge(
             let maker = made[id as usize]?;
             let step = steps[maker].as_ref()?;
             let fits = value(id).shape == value(call.out).shape && value(id).dtype() == dtype;
+            // What it reads must still be there: no step that remains wrote over it, and the result goes elsewhere, or the same
+            // element to the same place.
+            let there = |id: &Id| {
+                let over = |(k, step): (usize, &Option<Step>)| {
+                    let written = step.as_ref().filter(|_| k != maker).map(|step| step.out);
+                    written.is_some_and(|out| value(out).root == value(*id).root && out > *id)
+                };
+                let own = value(call.out);
+                !steps.iter().enumerate().any(over)
+                    && (own.root != value(*id).root || own.place == value(*id).place)
+            };
+            let fits = fits && step.ins.iter().all(there);
             (fits && of(&step.ins, step.out) == dtype).then_some((maker, &*step.formula, &step.ins[..]))
         })
     });

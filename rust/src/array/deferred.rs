@@ -6,9 +6,9 @@
 //! else reads are computed inside those that read them, results that nobody holds any more are never written, and what
 //! remains is handed to the engine in program order.
 //!
-//! The order of the calls is never changed, and a call that could see the difference does not join: writing an array that
-//! a held call reads, or reading a written array under another shape, issues the window first. So the outcome is that of
-//! single calls, which `mx.engine.set_bulk_size(0)` gives for comparison.
+//! The order of the calls is kept: none is computed inside another one that comes after a write to what it reads, and what
+//! touches an array written in the window under another shape issues the window first. So the outcome is that of single
+//! calls, which `mx.engine.set_bulk_size(0)` gives for comparison.
 //!
 //! How a window is arranged depends only on its wiring, not on sizes and numbers, and is remembered. What was seen
 //! once is run as it stands: kernels are compiled for what programs repeat.
@@ -32,6 +32,11 @@ const MOST: usize = 64;
 const MOST_BYTES: usize = 256 << 20;
 /// Wirings that are remembered.
 const REMEMBERED: usize = 4096;
+
+/// What a word of a wiring says; without, it is the address of an operator's record.
+const VALUE: u64 = 1 << 60;
+const INPUT: u64 = 2 << 60;
+const WANTED: u64 = 3 << 60;
 
 static SIZE: AtomicUsize = AtomicUsize::new(32);
 static WINDOWS: Mutex<Vec<(Context, Window)>> = Mutex::new(Vec::new());
@@ -66,8 +71,10 @@ impl Call {
 /// A value of a window: an array at a point of the program.
 pub(super) struct Value {
     array: Array,
-    /// The first value over the same memory.
-    root: Id,
+    /// The first value in the same chunk.
+    pub root: Id,
+    /// The first value over the same elements.
+    pub place: Id,
     /// The first value of the same shape.
     pub shape: Id,
 }
@@ -78,20 +85,12 @@ impl Value {
     }
 }
 
-/// What is known of memory that values lie in; kept with the root.
-#[derive(Clone, Copy, Default)]
-struct Memory {
-    written: bool,
-    /// A call reads it that writes elsewhere.
-    read: bool,
-}
-
 #[derive(Default)]
 struct Window {
     calls: Vec<Call>,
     values: Vec<Value>,
-    /// One for each value; those of roots count.
-    memory: Vec<Memory>,
+    /// Whether a call writes to the chunk; one for each value, those of roots count.
+    written: Vec<bool>,
     /// Bytes of the values from outside.
     bytes: usize,
     /// The wiring in words.
@@ -125,7 +124,7 @@ pub fn hold(op: OpRef, attrs: &Attrs, ins: &[&Array], out: &Array) {
     });
     let window = &mut windows[at].1;
     let full = window.calls.len() >= SIZE.load(Relaxed) || window.bytes > MOST_BYTES;
-    if full || window.disturbed(ins, out) {
+    if full || ins.iter().chain([&out]).any(|a| window.sees_otherwise(a)) {
         held::issuing(|| window.issue(context));
     }
     window.push(op, attrs, ins, out);
@@ -142,30 +141,30 @@ fn settle(which: Option<Context>) {
 }
 
 impl Window {
-    /// The latest value over the same memory as `array`.
+    /// The latest value in the same chunk as `array`.
     fn latest(&self, array: &Array) -> Option<Id> {
         let same = |v: &Value| Arc::ptr_eq(v.array.chunk(), array.chunk());
         self.values.iter().rposition(same).map(|i| i as Id)
     }
 
-    /// Whether the call would see what a held call wrote under another shape, or write what one reads.
-    fn disturbed(&self, ins: &[&Array], out: &Array) -> bool {
-        let memory = |id: Id| self.memory[self.values[id as usize].root as usize];
-        let other = |id: Id, array: &Array| !self.values[id as usize].array.same_memory(array);
-        let reads = |a: &&Array| self.latest(a).is_some_and(|id| memory(id).written && other(id, a));
-        let writes = self.latest(out).is_some_and(|id| memory(id).read || other(id, out));
-        writes || ins.iter().any(reads)
+    /// Whether a held call writes the array's chunk, but other elements of it or under another shape.
+    fn sees_otherwise(&self, array: &Array) -> bool {
+        self.latest(array)
+            .map(|id| &self.values[id as usize])
+            .is_some_and(|latest| self.written[latest.root as usize] && !latest.array.same_memory(array))
     }
 
     /// The number of a new value.
     fn add(&mut self, array: &Array) -> Id {
         let id = self.values.len() as Id;
         let root = self.latest(array).map_or(id, |v| self.values[v as usize].root);
-        let alike = |v: &Value| v.array.shape() == array.shape();
-        let shape = self.values.iter().rfind(|v| alike(v)).map_or(id, |v| v.shape);
-        self.values.push(Value { array: array.detach(), root, shape });
-        self.memory.push(Memory::default());
-        self.key.push((array.dtype() as u64) << 32 | shape as u64);
+        let same = self.values.iter().rfind(|v| v.array.same_memory(array));
+        let alike = self.values.iter().rfind(|v| v.array.shape() == array.shape());
+        let (place, shape) = (same.map_or(id, |v| v.place), alike.map_or(id, |v| v.shape));
+        self.values.push(Value { array: array.detach(), root, place, shape });
+        self.written.push(false);
+        let numbers = (root as u64) << 32 | (place as u64) << 16 | shape as u64;
+        self.key.push(VALUE | (array.dtype() as u64) << 48 | numbers);
         id
     }
 
@@ -178,15 +177,13 @@ impl Window {
                 self.add(a)
             });
             call.ins.push(id);
-            let root = self.values[id as usize].root as usize;
-            self.memory[root].read |= !Arc::ptr_eq(a.chunk(), out.chunk());
         }
         call.out = self.add(out);
         let root = self.values[call.out as usize].root as usize;
-        self.memory[root].written = true;
+        self.written[root] = true;
         call.params.extend(call.formula().params().iter().map(|p| attrs.number(p)));
         self.key.push(std::ptr::from_ref(op) as u64);
-        self.key.extend(call.ins.iter().map(|id| 1 << 40 | *id as u64));
+        self.key.extend(call.ins.iter().map(|id| INPUT | *id as u64));
         self.calls.push(call);
     }
 
@@ -235,7 +232,7 @@ impl Window {
             }
         }
         self.calls.clear();
-        self.memory.clear();
+        self.written.clear();
         self.key.clear();
         self.bytes = 0;
         held::issued(n);
@@ -244,7 +241,7 @@ impl Window {
     /// What to run, from memory or made now.
     fn plan(&mut self, wanted: &[bool], context: Context) -> Arc<Plan> {
         for bits in wanted.chunks(32) {
-            self.key.push(bits.iter().fold(1 << 32, |word, bit| word << 1 | *bit as u64));
+            self.key.push(WANTED | bits.iter().fold(0, |word, bit| word << 1 | *bit as u64));
         }
         if self.known.len() >= REMEMBERED {
             self.known.clear();
