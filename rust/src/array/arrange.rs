@@ -98,3 +98,81 @@ fn merge(
     let (formula, ins) = merged.into_parts();
     Step { formula: Arc::new(formula), ins, out: call.out, params, label }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::deferred::Window;
+    use super::super::handle::Array;
+    use super::*;
+    use crate::device::Context;
+    use crate::ops::{Attrs, Spec, registry};
+    use mxrs_base::{DType, Shape};
+
+    fn array(shape: &[usize]) -> Array {
+        Array::empty(Spec::new(Shape::new(shape), DType::F32), Context::CPU).unwrap()
+    }
+
+    /// Calls `name`; the result is new, or written over `out`.
+    fn call(window: &mut Window, name: &str, ins: &[&Array], out: Option<&Array>) -> Array {
+        let op = registry::expect(name);
+        let out = out.map_or_else(|| array(ins[0].shape()), Array::clone);
+        window.push(op, &Attrs::new(op, &[]).unwrap(), ins, &out);
+        out
+    }
+
+    /// The kernels as "result = formula of the values", and whether each value is wanted.
+    fn kernels(window: &Window, fuse: bool) -> Vec<String> {
+        let plan = arrange(&window.calls, &window.values, &window.wanted(), fuse.then(Most::default));
+        let text = |step: &Step| format!("{} = {} of {:?}", step.out, step.formula.text(), step.ins);
+        plan.steps.iter().map(text).collect()
+    }
+
+    #[test]
+    fn a_chain_is_one_kernel_and_the_unwanted_is_none() {
+        let mut w = Window::default();
+        let x = array(&[4]);
+        let y = call(&mut w, "exp", &[&x], None);
+        let z = call(&mut w, "sin", &[&y], None);
+        let dropped = call(&mut w, "cos", &[&y], None);
+        drop((y, dropped));
+        assert_eq!(kernels(&w, false), ["1 = exp(x0) of [0]", "2 = sin(x0) of [1]"]);
+        assert_eq!(kernels(&w, true), ["2 = sin(exp(x0)) of [0]"]);
+        drop(z);
+        assert!(kernels(&w, true).is_empty());
+    }
+
+    #[test]
+    fn what_was_written_over_is_not_read_late() {
+        let mut w = Window::default();
+        let (x, other) = (array(&[4]), array(&[4]));
+        let before = call(&mut w, "exp", &[&x], None);
+        call(&mut w, "sin", &[&x], Some(&x));
+        let sum = call(&mut w, "elemwise_add", &[&before, &other], None);
+        drop(before);
+        // exp(x) cannot wait until the sum: x is another one by then.
+        assert_eq!(kernels(&w, true), ["1 = exp(x0) of [0]", "2 = sin(x0) of [0]", "4 = x0 + x1 of [1, 3]"]);
+        drop(sum);
+    }
+
+    #[test]
+    fn the_last_write_may_read_what_it_replaces() {
+        let mut w = Window::default();
+        let x = array(&[4]);
+        let step = call(&mut w, "exp", &[&x], None);
+        let next = call(&mut w, "elemwise_sub", &[&x, &step], None);
+        call(&mut w, "_copyto", &[&next], Some(&x));
+        drop((step, next));
+        assert_eq!(kernels(&w, true), ["3 = x0 - exp(x0) of [0]"]);
+    }
+
+    #[test]
+    fn other_shapes_are_not_computed_inside() {
+        let mut w = Window::default();
+        let (row, x) = (array(&[1, 4]), array(&[2, 4]));
+        let y = call(&mut w, "exp", &[&row], None);
+        let sum = call(&mut w, "broadcast_add", &[&x, &y], None);
+        drop(y);
+        assert_eq!(kernels(&w, true), ["1 = exp(x0) of [0]", "3 = x0 + x1 of [2, 1]"]);
+        drop(sum);
+    }
+}

@@ -85,10 +85,11 @@ impl Value {
     }
 }
 
+/// Calls that are held back, in program order.
 #[derive(Default)]
-struct Window {
-    calls: Vec<Call>,
-    values: Vec<Value>,
+pub(super) struct Window {
+    pub calls: Vec<Call>,
+    pub values: Vec<Value>,
     /// Whether a call writes to the chunk; one for each value, those of roots count.
     written: Vec<bool>,
     /// Bytes of the values from outside.
@@ -168,7 +169,7 @@ impl Window {
         id
     }
 
-    fn push(&mut self, op: OpRef, attrs: &Attrs, ins: &[&Array], out: &Array) {
+    pub fn push(&mut self, op: OpRef, attrs: &Attrs, ins: &[&Array], out: &Array) {
         let mut call = Call { op, ins: SmallVec::new(), out: 0, params: SmallVec::new() };
         for a in ins {
             let known = self.values.iter().rposition(|v| v.array.same_memory(a)).map(|i| i as Id);
@@ -188,7 +189,7 @@ impl Window {
     }
 
     /// For each value, whether it must be in memory afterwards: it is what a call leaves there, and somebody holds it.
-    fn wanted(&self) -> Vec<bool> {
+    pub fn wanted(&self) -> Vec<bool> {
         let mut own = vec![0usize; self.values.len()];
         let mut last = vec![None; self.values.len()];
         self.values.iter().for_each(|v| own[v.root as usize] += 1);
