@@ -206,18 +206,22 @@ impl Window {
 
     /// Hands everything to the engine. Errors stay with the arrays that were to be written.
     fn issue(&mut self, context: Context) {
-        let n = self.calls.len();
-        if n == 0 {
+        if self.calls.is_empty() {
             return;
         }
         let wanted = self.wanted();
         let plan = self.plan(&wanted, context);
         let mut reads = plan.reads(self.values.len());
-        let mut values: Vec<Option<Array>> =
-            std::mem::take(&mut self.values).into_iter().map(|v| Some(v.array)).collect();
+        // The window is empty before anything can go wrong.
+        let mut calls = std::mem::take(&mut self.calls);
+        let mut values: Vec<Option<Array>> = self.values.drain(..).map(|v| Some(v.array)).collect();
+        self.written.clear();
+        self.key.clear();
+        self.bytes = 0;
+        let _issued = held::Issued(calls.len());
         for step in &plan.steps {
             let params: SmallVec<[f64; 8]> =
-                step.params.iter().flat_map(|c| self.calls[*c as usize].params.iter().copied()).collect();
+                step.params.iter().flat_map(|c| calls[*c as usize].params.iter().copied()).collect();
             let ins: SmallVec<[Array; 4]> =
                 step.ins.iter().filter_map(|id| values[*id as usize].clone()).collect();
             if let Some(out) = &values[step.out as usize] {
@@ -232,11 +236,8 @@ impl Window {
                 }
             }
         }
-        self.calls.clear();
-        self.written.clear();
-        self.key.clear();
-        self.bytes = 0;
-        held::issued(n);
+        calls.clear();
+        self.calls = calls;
     }
 
     /// What to run, from memory or made now.

@@ -22,9 +22,13 @@ pub fn add(issue: Issue) {
     COUNT.fetch_add(1, Release);
 }
 
-/// `n` operations were issued. Not before: until then other threads wait for them.
-pub fn issued(n: usize) {
-    COUNT.fetch_sub(n, Release);
+/// So many operations are issued when this is dropped. Not before: until then other threads wait for them.
+pub struct Issued(pub usize);
+
+impl Drop for Issued {
+    fn drop(&mut self) {
+        COUNT.fetch_sub(self.0, Release);
+    }
 }
 
 /// In the child of a fork nothing is held back: what was stays the parent's.
