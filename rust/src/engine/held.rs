@@ -65,7 +65,12 @@ fn issue(context: Option<Context>) {
 
 /// Runs what issues held-back operations: on this thread nothing is settled meanwhile.
 pub fn issuing(work: impl FnOnce()) {
-    let outer = ISSUING.replace(true);
+    struct Outer(bool);
+    impl Drop for Outer {
+        fn drop(&mut self) {
+            ISSUING.set(self.0);
+        }
+    }
+    let _outer = Outer(ISSUING.replace(true));
     work();
-    ISSUING.set(outer);
 }
