@@ -1,11 +1,16 @@
 //! Activation layers that choose their function by name. The functions themselves are formulas.
 
 use super::registry::Registry;
-use super::{Attrs, Build, Ctx, Shapes, Sig, Specs, Value, Values, choice, draw, float};
+use super::{Attrs, Build, Ctx, GpuCtx, Shapes, Sig, Specs, Value, Values, choice, draw, float};
+use crate::shaders::copy::launch_fill;
+use crate::shaders::map::launch_map;
+use crate::shaders::random::{Draw, launch_random};
 use mxrs_base::{DType, Elem, Error, Result, Shape, dispatch_float};
+use mxrs_formula::Formula;
 use mxrs_kernels::philox::Stream;
 use mxrs_kernels::real::Float;
 use mxrs_kernels::sample;
+use std::sync::LazyLock;
 
 /// Constants of the self-normalizing unit (Klambauer and others, 2017).
 const SELU_ALPHA: f64 = 1.673_263_242_354_377_3;
@@ -187,6 +192,7 @@ fn random_leaky(r: &mut Registry) {
                 rrelu(c, c.x::<T>(0), c.y::<T>(0), c.y::<T>(1))
             }, else c.bad_dtype(c.dtype(0)))
         })
+        .gpu(rrelu_on_gpu)
         .keeps(&[0], &[1])
         .grad(|b, g| {
             let Some(head) = g.heads[0] else { return Ok(g.none()) };
@@ -237,4 +243,25 @@ fn rrelu<T: Float>(c: &Ctx, x: &[T], y: &mut [T], slopes: &mut [T]) -> Result<()
         *y = if v > 0.0 { *x } else { <T as Elem>::from_f64(v * slope) };
     }
     Ok(())
+}
+
+static LEAK: LazyLock<Formula> = LazyLock::new(|| {
+    Formula::build(2, &["average"], |a| {
+        let slope = a.x(1) + a.param("average");
+        a.x(0).gt(a.c(0.0)).select(a.x(0), a.x(0) * slope)
+    })
+});
+
+/// The slopes of the same stream; those of inference are 0, and their mean stands in the formula.
+fn rrelu_on_gpu(c: &GpuCtx) -> Result<()> {
+    let n = c.out_shape(0).size();
+    let average = if c.train { 0.0 } else { mean(c.attrs) };
+    if c.train {
+        let draw = Draw::Uniform { low: c.attrs.float("lower_bound"), high: c.attrs.float("upper_bound") };
+        launch_random(c.device, draw, (c.rng.seed, c.rng.offset), n, c.y(1), c.op.name)?;
+    } else {
+        launch_fill(c.device, &[n], 0.0, c.y(1).strided(&[1]), c.op.name)?;
+    }
+    let ins = [c.x(0).strided(&[1]), c.y(1).strided(&[1])];
+    launch_map(c.device, &LEAK, &[average], &[n], &ins, c.y(0).strided(&[1]), c.op.name)
 }

@@ -32,7 +32,8 @@ macro_rules! dispatch_real {
     };
 }
 
-// After the macro, which it uses.
+// After the macro, which `packed` uses.
+mod on_gpu;
 mod packed;
 
 pub fn register(r: &mut Registry) {
@@ -101,6 +102,7 @@ fn triangle(r: &mut Registry) {
                 Ok(())
             })
         })
+        .gpu(on_gpu::triangle)
         .keeps(&[], &[])
         .grad(|b, g| {
             let Some(head) = g.heads[0] else { return Ok(g.none()) };
@@ -142,6 +144,7 @@ fn mirror(r: &mut Registry) {
                     Ok(())
                 })
             })
+            .gpu(move |c| on_gpu::mirror(c, fold))
             .keeps(&[], &[])
             .grad(move |b, g| {
                 let Some(head) = g.heads[0] else { return Ok(g.none()) };
@@ -239,6 +242,7 @@ fn triangular_solve(r: &mut Registry) {
                 Ok(())
             })
         })
+        .gpu(on_gpu::triangular_solve)
         .cost(|s, _| cubic(s, &[]) + s.shape(1).size() as f64 * s.shape(0)[s.shape(0).ndim() - 1] as f64)
         .keeps(&[0], &[0])
         .grad(solve_grad)
@@ -298,7 +302,8 @@ fn solve_grad(b: &mut dyn Build, g: &GradArgs) -> Result<Grads> {
 // ---- factorisations ----
 
 fn cholesky(r: &mut Registry) {
-    r.op("_linalg_potrf", "The lower triangular L with L L^T = A, for symmetric positive definite A.")
+    r.op("_linalg_potrf", "The lower triangular L with L L^T = A, for symmetric positive definite A; others raise, on a GPU they give \
+         not-a-number.")
         .input("A", "(..., n, n); the lower triangle is read")
         .alias(&["linalg_potrf"])
         .infer(square_like)
@@ -314,6 +319,7 @@ fn cholesky(r: &mut Registry) {
                 Ok(())
             })
         })
+        .gpu(on_gpu::cholesky)
         .cost(cubic)
         .keeps(&[], &[0])
         // Murray, Differentiation of the Cholesky decomposition, 2016, for a symmetric A.
@@ -398,33 +404,37 @@ fn eliminate<T: Number>(n: usize, a: &mut [T], b: &mut [T]) -> (f64, f64) {
 }
 
 fn inverse(r: &mut Registry) {
-    r.op("_linalg_inverse", "The inverse of each matrix.")
-        .input("A", "(..., n, n)")
-        .alias(&["linalg_inverse", "_npi_inv"])
-        .infer(square_like)
-        .kernel(|c| {
-            let (_, n, _) = stack(c.shape(0));
-            dispatch_real!(c, T => {
-                let size = (n * n).max(1);
-                for (a, y) in c.x::<T>(0).chunks_exact(size).zip(c.y::<T>(0).chunks_exact_mut(size)) {
-                    y.fill(0.0);
-                    (0..n).for_each(|i| y[i * n + i] = 1.0);
-                    if eliminate(n, &mut a.to_vec(), y).0 == 0.0 {
-                        return Err(c.fail("a matrix is singular and has no inverse"));
-                    }
+    r.op(
+        "_linalg_inverse",
+        "The inverse of each matrix; a singular one raises, on a GPU it gives not-a-number.",
+    )
+    .input("A", "(..., n, n)")
+    .alias(&["linalg_inverse", "_npi_inv"])
+    .infer(square_like)
+    .kernel(|c| {
+        let (_, n, _) = stack(c.shape(0));
+        dispatch_real!(c, T => {
+            let size = (n * n).max(1);
+            for (a, y) in c.x::<T>(0).chunks_exact(size).zip(c.y::<T>(0).chunks_exact_mut(size)) {
+                y.fill(0.0);
+                (0..n).for_each(|i| y[i * n + i] = 1.0);
+                if eliminate(n, &mut a.to_vec(), y).0 == 0.0 {
+                    return Err(c.fail("a matrix is singular and has no inverse"));
                 }
-                Ok(())
-            })
+            }
+            Ok(())
         })
-        .cost(|s, outs| 2.0 * cubic(s, outs))
-        .keeps(&[], &[0])
-        .grad(|b, g| {
-            let Some(head) = g.heads[0] else { return Ok(g.none()) };
-            let left = gemm2(b, (g.outs[0], true), (head, false), false, -1.0)?;
-            let grad = gemm2(b, (left, false), (g.outs[0], true), false, 1.0)?;
-            g.first(grad)
-        })
-        .sample(&[draw(&[2, 1, 1]).within(0.5, 1.5)], &[]);
+    })
+    .gpu(on_gpu::inverse)
+    .cost(|s, outs| 2.0 * cubic(s, outs))
+    .keeps(&[], &[0])
+    .grad(|b, g| {
+        let Some(head) = g.heads[0] else { return Ok(g.none()) };
+        let left = gemm2(b, (g.outs[0], true), (head, false), false, -1.0)?;
+        let grad = gemm2(b, (left, false), (g.outs[0], true), false, 1.0)?;
+        g.first(grad)
+    })
+    .sample(&[draw(&[2, 1, 1]).within(0.5, 1.5)], &[]);
 }
 
 fn determinants(r: &mut Registry) {
@@ -437,6 +447,7 @@ fn determinants(r: &mut Registry) {
             s.shaped(fronts(s.shape(0)))
         })
         .kernel(|c| each_determinant(c, false))
+        .gpu(|c| on_gpu::determinants(c, false))
         .cost(cubic)
         .keeps(&[0], &[0])
         .grad(|b, g| {
@@ -456,6 +467,7 @@ fn determinants(r: &mut Registry) {
             Ok(smallvec![spec.clone(), spec])
         })
         .kernel(|c| each_determinant(c, true))
+        .gpu(|c| on_gpu::determinants(c, true))
         .cost(cubic)
         .keeps(&[0], &[])
         .grad(|b, g| match g.heads[1] {

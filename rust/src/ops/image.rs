@@ -3,6 +3,8 @@
 //! Images are (height, width, channels) or batches of them in front, planes (channels, height, width). Decoding and
 //! the random augmentations of data pipelines are made of these and of other operators in Python.
 
+mod on_gpu;
+
 use super::registry::Registry;
 use super::{
     Build, Ctx, GradArgs, Grads, OpBuilder, Param, Sig, Specs, draw, dtype, empty, flag, floats, int, ints,
@@ -50,6 +52,10 @@ fn to_tensor(r: &mut Registry) {
         });
         Ok(())
     })
+    .gpu(|c| {
+        let (n, h, w, channels) = extents(c.shape(0));
+        on_gpu::turn(c, n, h * w, channels)
+    })
     .keeps(&[], &[])
     .grad(|b, g| {
         let Some(head) = g.heads[0] else { return Ok(g.none()) };
@@ -73,6 +79,10 @@ fn to_tensor(r: &mut Registry) {
                 turn(c.x::<S>(0), c.y::<T>(0), n, channels, h * w, |v: S| T::from_f64(v.to_f64() / 255.0));
             }));
             Ok(())
+        })
+        .gpu(|c| {
+            let (n, channels, h, w) = extents(c.shape(0));
+            on_gpu::turn(c, n, channels, h * w)
         })
         .keeps(&[], &[])
         .grad(|b, g| {
@@ -124,12 +134,11 @@ fn normalize(r: &mut Registry) {
         })
         .kernel(|c| {
             let (n, channels, h, w) = extents(c.shape(0));
-            let at = |v: &[f64], k: usize| if v.len() == 1 { v[0] } else { v[k] };
             let (means, stds) = (c.attrs.floats("mean"), c.attrs.floats("std"));
             dispatch!(c.dtype(0), T => {
                 let (x, y) = (c.x::<T>(0), c.y::<T>(0));
                 for plane in 0..n * channels {
-                    let (mean, std) = (at(means, plane % channels), at(stds, plane % channels));
+                    let (mean, std) = (of_channel(means, plane % channels), of_channel(stds, plane % channels));
                     let range = plane * h * w..(plane + 1) * h * w;
                     for (y, x) in y[range.clone()].iter_mut().zip(&x[range]) {
                         *y = T::from_f64((x.to_f64() - mean) / std);
@@ -138,6 +147,7 @@ fn normalize(r: &mut Registry) {
             });
             Ok(())
         })
+        .gpu(on_gpu::normalize)
         .keeps(&[], &[])
         .grad(|b, g| {
             // Linear up to the mean: its gradient is itself without one.
@@ -150,6 +160,11 @@ fn normalize(r: &mut Registry) {
         .sample(&[draw(&[3, 2, 2])], &[("std", mxrs_base::AttrValue::Floats([0.5, 2.0, 4.0].into()))]);
 }
 
+/// The number of a channel among one for all or one for each.
+fn of_channel(numbers: &[f64], channel: usize) -> f64 {
+    if numbers.len() == 1 { numbers[0] } else { numbers[channel] }
+}
+
 fn flips(r: &mut Registry) {
     let image = |r: &mut Registry, name: &'static str, doc: &'static str, across: bool| {
         r.op(name, doc)
@@ -159,6 +174,7 @@ fn flips(r: &mut Registry) {
                 s.same(0)
             })
             .kernel(move |c| flip(c, across))
+            .gpu(move |c| on_gpu::flip(c, across))
             .keeps(&[], &[])
             .grad(|b, g| {
                 let Some(head) = g.heads[0] else { return Ok(g.none()) };
@@ -230,6 +246,7 @@ fn crop(r: &mut Registry) {
         rows(c, c.shape(0), c.out_shape(0), |at, line| y[line].copy_from_slice(&x[at]));
         Ok(())
     })
+    .gpu(|c| on_gpu::window(c, c.shape(0), false))
     .keeps(&[], &[])
     .grad(|b, g| crop_grad(b, g, "_backward_image_crop", true))
     .sample(&[draw(&[3, 4, 2])], &WINDOW.map(|(k, v)| (k, v.into())));
@@ -252,6 +269,7 @@ fn crop(r: &mut Registry) {
             rows(c, c.out_shape(0), c.shape(0), |at, line| y[at].copy_from_slice(&x[line]));
             Ok(())
         })
+        .gpu(|c| on_gpu::window(c, c.out_shape(0), true))
         .keeps(&[], &[])
         .grad(|b, g| crop_grad(b, g, "_image_crop", false))
         .hidden()
@@ -338,6 +356,7 @@ fn resize(r: &mut Registry) {
             });
             Ok(())
         })
+        .gpu(on_gpu::resize)
         .cost(|_, outs| outs[0].shape.size() as f64 * 8.0)
         .sample(&[draw(&[3, 4, 2])], &[("size", [2, 5].into())]);
 }

@@ -200,11 +200,16 @@ fn take(r: &mut Registry) {
     let modes: &[&str] = &["clip", "raise", "wrap"];
     r.op("take", "Slices along an axis, chosen by an index array: its shape stands where the axis was.")
         .input("a", "the array to take from")
-        .input("indices", "places along the axis, of any shape")
+        .input("indices", "places along the axis, of any shape; on a GPU of any type but int64 and float64")
         .param(int("axis", "the axis").or(0))
         .param(
-            choice("mode", modes, "indices outside go to the nearest end (clip), wrap around, or raise")
-                .or("clip"),
+            choice(
+                "mode",
+                modes,
+                "indices outside go to the nearest end (clip), wrap around, or raise (not on a GPU, which would have to \
+                 be waited for)",
+            )
+            .or("clip"),
         )
         .alias(&["_npi_take"])
         .method(&["take"])

@@ -4,7 +4,10 @@
 //! order exist. Factorisations, triangles and diagonals are in `factor`.
 
 use super::registry::Registry;
-use super::{Attrs, Build, Ctx, GradArgs, Grads, Sig, Spec, Specs, Value, draw, flag, float, int, one};
+use super::{
+    Attrs, Build, Ctx, GpuCtx, GradArgs, Grads, Sig, Spec, Specs, Value, draw, flag, float, int, one,
+};
+use crate::shaders::copy::launch_cast;
 use crate::shaders::matmul::{self, Epilogue, launch_matmul};
 use mxrs_base::{AttrValue, DType, Error, Result, Shape, f16};
 use mxrs_kernels::gemm::{Gemm, Product, batch_gemm, gemm};
@@ -230,10 +233,9 @@ fn batch_dot(r: &mut Registry) {
         })
         .kernel(|c| Stack::of(&sig_of(c).borrow(), 0, 1)?.run(c, 1.0, None))
         .gpu(|c| {
-            let ins = [c.ins[0].spec, c.ins[1].spec];
-            let stack = Stack::of(&Sig { op: c.op, attrs: c.attrs, ins: &ins }, 0, 1)?;
-            // The axes in front of the rows: nothing lies behind the columns.
-            let p = on_gpu(&stack.product, stack.outer * stack.inner);
+            // The axes in front of the rows: nothing lies between rows and columns.
+            let stack = Stack::of_gpu(c)?;
+            let p = on_gpu(&stack.product, stack.outer);
             launch_matmul(c.device, &p, c.x(0), c.x(1), c.y(0), &Epilogue::NONE, c.op.name)
         })
         .cost(stack_cost)
@@ -324,6 +326,34 @@ impl Stack {
         out
     }
 
+    fn of_gpu(c: &GpuCtx) -> Result<Stack> {
+        let ins: Vec<&Spec> = c.ins.iter().map(|v| v.spec).collect();
+        Stack::of(&Sig { op: c.op, attrs: c.attrs, ins: &ins }, 0, 1)
+    }
+
+    /// `output = alpha * op(A) op(B) + beta * output` on a GPU.
+    fn run_on_gpu(&self, c: &GpuCtx, alpha: f64, beta: f64) -> Result<()> {
+        let p = &self.product;
+        let sizes = [p.m * p.k, p.k * p.n, p.m * p.n];
+        // One after the other where nothing lies between rows, side by side where whole rows of others do.
+        let columns = [if p.transa { p.m } else { p.k }, if p.transb { p.k } else { p.n }, p.n];
+        let (times, batch, steps) =
+            if self.inner == 1 { (1, self.outer, sizes) } else { (self.outer, self.inner, columns) };
+        let turned = |lead: usize, transposed: bool| if transposed { (1, lead) } else { (lead, 1) };
+        let ((am, ak), (bk, bn)) = (turned(p.lda, p.transa), turned(p.ldb, p.transb));
+        let (a, b, to) = ([am, ak, steps[0]], [bk, bn, steps[1]], [p.ldc, 1, steps[2]]);
+        let product = matmul::Product { m: p.m, n: p.n, k: p.k, batch, a, b, c: to };
+        let epilogue = Epilogue { alpha: alpha as f32, beta: beta as f32, ..Epilogue::NONE };
+        for i in 0..times {
+            let (mut a, mut b, mut to) = (c.x(0), c.x(1), c.y(0));
+            for (span, size) in [&mut a, &mut b, &mut to].into_iter().zip(sizes) {
+                span.offset += i * batch * size;
+            }
+            launch_matmul(c.device, &product, a, b, to, &epilogue, c.op.name)?;
+        }
+        Ok(())
+    }
+
     /// `output = alpha * op(A) op(B)`, plus `beta` times the third input where there is one.
     fn run(&self, c: &Ctx, alpha: f64, beta: Option<f64>) -> Result<()> {
         dispatch_gemm!(c, c.dtype(0), T => {
@@ -383,6 +413,7 @@ fn scaled_products(r: &mut Registry) {
             s.shaped(dims.shape(s.shape(0)))
         })
         .kernel(|c| Stack::of(&sig_of(c).borrow(), 0, 1)?.run(c, c.attrs.float("alpha"), None))
+        .gpu(|c| Stack::of_gpu(c)?.run_on_gpu(c, c.attrs.float("alpha"), 0.0))
         .cost(stack_cost)
         .keeps(&[0, 1], &[])
         .grad(|b, g| {
@@ -411,6 +442,10 @@ fn scaled_products(r: &mut Registry) {
         })
         .kernel(|c| {
             Stack::of(&sig_of(c).borrow(), 0, 1)?.run(c, c.attrs.float("alpha"), Some(c.attrs.float("beta")))
+        })
+        .gpu(|c| {
+            launch_cast(c.device, c.out_shape(0).size(), c.x(2), c.y(0), c.op.name)?;
+            Stack::of_gpu(c)?.run_on_gpu(c, c.attrs.float("alpha"), c.attrs.float("beta"))
         })
         .cost(stack_cost)
         .keeps(&[0, 1], &[])

@@ -7,8 +7,9 @@ use super::index::{units, units_mut};
 use super::reduce::around;
 use super::registry::Registry;
 use super::{
-    Attrs, Build, Ctx, GradArgs, Grads, Param, Sig, Spec, Specs, choice, draw, dtype, flag, int, ints,
+    Attrs, Build, Ctx, GpuCtx, GradArgs, Grads, Param, Sig, Spec, Specs, choice, draw, dtype, flag, int, ints,
 };
+use crate::shaders::sort as gpu;
 use mxrs_base::{AttrValue, DType, Error, Result, Shape, dispatch};
 use mxrs_kernels::dispatch_unit;
 use mxrs_kernels::sort::{self, Around, Wanted};
@@ -63,7 +64,21 @@ struct Outputs {
     mask: Option<usize>,
 }
 
-/// The one place that sorts.
+/// The results of `topk`.
+fn wanted(attrs: &Attrs) -> Outputs {
+    match attrs.str("ret_typ") {
+        "value" => Outputs { values: Some(0), places: Some(1), ..Outputs::default() },
+        "both" => Outputs { values: Some(0), indices: Some(1), places: Some(2), mask: None },
+        "mask" => Outputs { mask: Some(0), ..Outputs::default() },
+        _ => Outputs { indices: Some(0), ..Outputs::default() },
+    }
+}
+
+/// The results of `sort` and of `argsort`.
+const VALUES: Outputs = Outputs { values: Some(0), indices: None, places: Some(1), mask: None };
+const INDICES: Outputs = Outputs { values: None, indices: Some(0), places: None, mask: None };
+
+/// The one place that sorts on the host.
 fn order(c: &Ctx, ascending: bool, to: Outputs) -> Result<()> {
     let (outer, size, inner) = around(c.shape(0), c.attrs.opt_int("axis"))?;
     let k = chosen(c.attrs, size)?;
@@ -88,6 +103,27 @@ fn order(c: &Ctx, ascending: bool, to: Outputs) -> Result<()> {
         dispatch!(c.out_dtype(i), T => mxrs_simd::cast::<i64, T>(places, c.y(i)));
     }
     Ok(())
+}
+
+/// The same on a GPU.
+fn order_on_gpu(c: &GpuCtx, ascending: bool, to: Outputs) -> Result<()> {
+    let sizes = around(c.shape(0), c.attrs.opt_int("axis"))?;
+    let k = chosen(c.attrs, sizes.1)?;
+    let name = c.op.name;
+    let sorted = gpu::launch_sort(c.device, c.x(0), sizes, k, ascending, name)?;
+    if let Some(i) = to.values {
+        sorted.values(c.device, c.x(0), c.y(i), name)?;
+    }
+    if let Some(i) = to.indices {
+        sorted.indices(c.device, c.y(i), name)?;
+    }
+    if let Some(i) = to.places {
+        sorted.places(c.device, c.y(i), name)?;
+    }
+    match to.mask {
+        Some(i) => sorted.mask(c.device, c.x(0), c.y(i), name),
+        None => Ok(()),
+    }
 }
 
 /// The gradient of values by the places, which are output `places`.
@@ -130,15 +166,8 @@ fn topk(r: &mut Registry) {
     .visible(|attrs| if attrs.str("ret_typ") == "both" { 2 } else { 1 })
     .file_outputs(|attrs| if matches!(attrs.str("ret_typ"), "both" | "value") { 2 } else { 1 })
     .cost(cost)
-    .kernel(|c| {
-        let to = match c.attrs.str("ret_typ") {
-            "value" => Outputs { values: Some(0), places: Some(1), ..Outputs::default() },
-            "both" => Outputs { values: Some(0), indices: Some(1), places: Some(2), mask: None },
-            "mask" => Outputs { mask: Some(0), ..Outputs::default() },
-            _ => Outputs { indices: Some(0), ..Outputs::default() },
-        };
-        order(c, c.attrs.bool("is_ascend"), to)
-    })
+    .kernel(|c| order(c, c.attrs.bool("is_ascend"), wanted(c.attrs)))
+    .gpu(|c| order_on_gpu(c, c.attrs.bool("is_ascend"), wanted(c.attrs)))
     .keeps(&[], &[1, 2])
     .grad(|b, g| match g.attrs.str("ret_typ") {
         "value" => put_back(b, g, 1),
@@ -165,10 +194,8 @@ fn sorts(r: &mut Registry) {
         .visible(|_| 1)
         .file_outputs(|_| 2)
         .cost(cost)
-        .kernel(|c| {
-            let to = Outputs { values: Some(0), places: Some(1), ..Outputs::default() };
-            order(c, c.attrs.bool("is_ascend"), to)
-        })
+        .kernel(|c| order(c, c.attrs.bool("is_ascend"), VALUES))
+        .gpu(|c| order_on_gpu(c, c.attrs.bool("is_ascend"), VALUES))
         .keeps(&[], &[1])
         .grad(|b, g| put_back(b, g, 1))
         .sample(&[draw(&[2, 5])], &[])
@@ -182,7 +209,8 @@ fn sorts(r: &mut Registry) {
         .method(&["argsort"])
         .infer(|s| s.one(infer_shape(s)?, s.attrs.dtype("dtype")))
         .cost(cost)
-        .kernel(|c| order(c, c.attrs.bool("is_ascend"), Outputs { indices: Some(0), ..Outputs::default() }))
+        .kernel(|c| order(c, c.attrs.bool("is_ascend"), INDICES))
+        .gpu(|c| order_on_gpu(c, c.attrs.bool("is_ascend"), INDICES))
         .zero_grad()
         .sample(&[draw(&[2, 5])], &[])
         .sample(&[draw(&[4, 3])], &[("axis", 0.into()), ("is_ascend", false.into())]);
@@ -223,6 +251,10 @@ fn places(r: &mut Registry) {
             dispatch!(c.dtype(0), T => sort::topk_grad::<T>(c.x(0), places, around, k, c.y(0)));
             Ok(())
         })
+        .gpu(|c| {
+            let (sizes, k) = fit(c.out_shape(0), c.shape(1), c.attrs.opt_int("axis"))?;
+            gpu::launch_put_back(c.device, (c.x(0), c.x(1)), sizes, k, c.y(0), c.op.name)
+        })
         .keeps(&[1], &[])
         .grad(|b, g| {
             let Some(head) = g.heads[0] else { return Ok(g.none()) };
@@ -252,6 +284,10 @@ fn places(r: &mut Registry) {
                 gather::<U>(units(c, 0), places, (outer, size, inner), k, units_mut(c, 0))
             });
             Ok(())
+        })
+        .gpu(|c| {
+            let (sizes, k) = fit(c.shape(0), c.shape(1), c.attrs.opt_int("axis"))?;
+            gpu::launch_at_places(c.device, (c.x(0), c.x(1)), sizes, k, c.y(0), c.op.name)
         })
         .keeps(&[1], &[])
         .grad(|b, g| {

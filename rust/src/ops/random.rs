@@ -256,8 +256,7 @@ fn chosen(s: &Sig, allowed: &[DType]) -> Result<DType> {
 const FLOATS: &[DType] = &[DType::F32, DType::F64, DType::F16];
 
 fn fill_by_numbers(r: &mut Registry, d: &'static Distribution) {
-    let op = r
-        .op(d.names[0], d.doc[0])
+    r.op(d.names[0], d.doc[0])
         .params(d.params())
         .params(placed())
         .alias(d.aliases)
@@ -267,12 +266,10 @@ fn fill_by_numbers(r: &mut Registry, d: &'static Distribution) {
             Ok(smallvec::smallvec![placed_spec(s, FLOATS)?])
         })
         .kernel(|c| run(c, d.kind, &numbers(d, c.attrs)))
+        .gpu(|c| on_gpu::run(c, d))
         .cost(|_, outs| cost(d.kind, outs[0].shape.size()))
         .zero_grad()
         .sample(&[], &[("shape", [2, 3].into())]);
-    if d.draw(1.0, 1.0).is_some() {
-        op.gpu(|c| on_gpu::run(c, d));
-    }
 }
 
 fn numbers(d: &Distribution, a: &Attrs) -> Vec<Vec<f64>> {
@@ -280,8 +277,7 @@ fn numbers(d: &Distribution, a: &Attrs) -> Vec<Vec<f64>> {
 }
 
 fn fill_like(r: &mut Registry, d: &'static Distribution) {
-    let op = r
-        .op(d.names[1], d.doc[1])
+    r.op(d.names[1], d.doc[1])
         .input("data", "an array whose shape and type the result takes")
         .params(d.params())
         .random()
@@ -291,12 +287,10 @@ fn fill_like(r: &mut Registry, d: &'static Distribution) {
             s.same(0)
         })
         .kernel(|c| run(c, d.kind, &numbers(d, c.attrs)))
+        .gpu(|c| on_gpu::run(c, d))
         .cost(|_, outs| cost(d.kind, outs[0].shape.size()))
         .zero_grad()
         .sample(&[draw(&[2, 3])], &[]);
-    if d.draw(1.0, 1.0).is_some() {
-        op.gpu(|c| on_gpu::run(c, d));
-    }
 }
 
 fn sample_by_arrays(r: &mut Registry, d: &'static Distribution) {
@@ -317,6 +311,7 @@ fn sample_by_arrays(r: &mut Registry, d: &'static Distribution) {
                 |i| dispatch!(c.dtype(i), T => c.x::<T>(i).iter().map(|v| v.to_f64()).collect::<Vec<f64>>());
             run(c, d.kind, &(0..c.ins.len()).map(read).collect::<Vec<_>>())
         })
+        .gpu(|c| on_gpu::sample(c, d))
         .cost(|_, outs| cost(d.kind, outs[0].shape.size()))
         .zero_grad()
         .sample(
@@ -330,9 +325,6 @@ fn sample_by_arrays(r: &mut Registry, d: &'static Distribution) {
                 .collect::<Vec<_>>(),
             &[("shape", [2].into())],
         );
-    if d.draw(1.0, 1.0).is_some() {
-        op.gpu(|c| on_gpu::sample(c, d));
-    }
 }
 
 /// `first` followed by `rest`; an error where the elements cannot be counted.
@@ -385,7 +377,7 @@ fn multinomial(r: &mut Registry) {
         "Class numbers drawn with the probabilities of each row of the last axis, which are taken relative to their \
          sum; `get_prob` adds the logarithms of the probabilities drawn, whose gradient is head / probability.",
     )
-    .input("data", "probabilities, at least 0; the classes are the last axis")
+    .input("data", "probabilities, at least 0 (on a GPU not checked); the classes are the last axis")
     .param(ints("shape", "extents of the draws of each row").or(empty()))
     .param(flag("get_prob", "also give the logarithm of the probability of each draw").or(false))
     .param(dtype("dtype", "the element type of the class numbers").or(DType::I32))
@@ -397,6 +389,7 @@ fn multinomial(r: &mut Registry) {
         let prob = c.dtype(0);
         dispatch_float!(prob, T => multinomial_kernel::<T>(c), else c.bad_dtype(prob))
     })
+    .gpu(on_gpu::multinomial)
     .cost(|s, outs| s.shape(0).size() as f64 * 2.0 + outs[0].shape.size() as f64 * 40.0)
     .keeps(&[0], &[0])
     .grad(multinomial_grad)
@@ -420,6 +413,7 @@ fn multinomial(r: &mut Registry) {
         let prob = c.dtype(1);
         dispatch_float!(prob, T => multinomial_back::<T>(c), else c.bad_dtype(prob))
     })
+    .gpu(on_gpu::multinomial_back)
     .hidden()
     .sample(&[draw(&[2, 4]), draw(&[2, 3]).within(0.1, 1.0), draw(&[2, 4]).indices(3)], &[]);
 }
@@ -526,6 +520,7 @@ fn shuffle(r: &mut Registry) {
             dispatch!(c.dtype(0), T => sample::shuffle(stream(c), c.x::<T>(0), rows, c.y::<T>(0)));
             Ok(())
         })
+        .gpu(on_gpu::shuffle)
         .cost(|s, _| s.shape(0).size() as f64 + s.shape(0).first().map_or(0.0, |rows| *rows as f64 * 15.0))
         .sample(&[draw(&[5, 2])], &[]);
 }

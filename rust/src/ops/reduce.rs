@@ -11,7 +11,9 @@ use super::{
     Build, Ctx, GpuCtx, GradArgs, Grads, OpBuilder, Shapes, Sig, Spec, Specs, Value, draw, dtype, flag, int,
     ints,
 };
+use crate::shaders::extreme::launch_position;
 use crate::shaders::reduce as shaders;
+use crate::shaders::scan::launch_scan;
 use mxrs_base::{AttrValue, DType, Dims, Elem, Error, Result, Shape, dispatch};
 use mxrs_formula::{Args, E};
 use mxrs_kernels::reduce::{self, Reduction};
@@ -105,10 +107,7 @@ fn fold_on_gpu(c: &GpuCtx, op: Reduction) -> Result<()> {
 
 /// As [`arg_extreme`].
 fn arg_on_gpu(c: &GpuCtx, max: bool, axis: Option<i64>) -> Result<()> {
-    let op = if max { shaders::Fold::ArgMax } else { shaders::Fold::ArgMin };
-    let (before, extent, after) = around(c.shape(0), axis)?;
-    let (dims, strides) = ([before, extent, after], [(extent * after) as isize, after as isize, 1]);
-    shaders::launch_reduce(c.device, op, &dims, &[1], c.x(0).strided(&strides), c.y(0), c.op.name)
+    launch_position(c.device, max, around(c.shape(0), axis)?, c.x(0), c.y(0), c.op.name)
 }
 
 /// Which norm `norm` is.
@@ -397,6 +396,10 @@ fn running_sums(r: &mut Registry) {
                     Ok(())
                 }
             }
+        })
+        .gpu(|c| {
+            let sizes = around(c.shape(0), c.attrs.opt_int("axis"))?;
+            launch_scan(c.device, c.x(0), sizes, c.attrs.bool("reverse"), c.y(0), c.op.name)
         })
         .keeps(&[], &[])
         .grad(|b, g| {

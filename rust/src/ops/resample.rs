@@ -5,8 +5,10 @@
 
 use super::registry::Registry;
 use super::{
-    Attrs, Build, Ctx, Param, Sig, Spec, Value, Values, choice, draw, empty, flag, float, int, ints,
+    Attrs, Build, Ctx, GpuCtx, Param, Sig, Spec, Value, Values, choice, draw, empty, flag, float, int, ints,
 };
+use crate::shaders::reduce::{Reduction, launch_reduce};
+use crate::shaders::resample as gpu;
 use mxrs_base::{DType, Elem, Error, Result, Shape, f16};
 use mxrs_kernels::parts;
 use std::ops::{AddAssign, Mul};
@@ -182,17 +184,24 @@ struct Map {
     cols: Vec<Tap>,
 }
 
+/// Planes, and the extents of both sides.
+fn extents(data: &Shape, result: &Shape) -> (usize, (usize, usize), (usize, usize)) {
+    (data[0] * data[1], (data[2], data[3]), (result[2], result[3]))
+}
+
+fn on_gpu(c: &GpuCtx) -> gpu::Taps {
+    match c.attrs.str("kind") {
+        "average" => gpu::Taps::Average,
+        "corners" => gpu::Taps::Corners,
+        _ => gpu::Taps::Centers,
+    }
+}
+
 impl Map {
     /// From images like `data` to images like `result`.
     fn of(kind: &str, data: &Shape, result: &Shape) -> Map {
-        let (from, to) = ((data[2], data[3]), (result[2], result[3]));
-        Map {
-            planes: data[0] * data[1],
-            from,
-            to,
-            rows: taps(kind, from.0, to.0),
-            cols: taps(kind, from.1, to.1),
-        }
+        let (planes, from, to) = extents(data, result);
+        Map { planes, from, to, rows: taps(kind, from.0, to.0), cols: taps(kind, from.1, to.1) }
     }
 
     fn forward<T: Elem, A: Number>(&self, x: &[T], y: &mut [T]) {
@@ -301,6 +310,15 @@ fn resample(r: &mut Registry) {
             let map = Map::of(c.attrs.str("kind"), c.shape(0), c.out_shape(0));
             if c.out_shape(0).size() == 0 { Ok(()) } else { run(c, &map, false) }
         })
+        .gpu(|c| {
+            let (planes, from, to) = extents(c.shape(0), c.out_shape(0));
+            if c.attrs.str("kind") == "average" && to == (1, 1) {
+                let (dims, strides) = ([planes, from.0 * from.1], [(from.0 * from.1) as isize, 1]);
+                let x = c.x(0).strided(&strides);
+                return launch_reduce(c.device, Reduction::Mean, &dims, &[1], x, c.y(0), c.op.name);
+            }
+            gpu::launch_resample(c.device, on_gpu(c), planes, (from, to), (c.x(0), c.y(0)), c.op.name)
+        })
         .cost(cost)
         .keeps(&[], &[])
         .grad(|b, g| {
@@ -332,6 +350,10 @@ fn transposed(r: &mut Registry) {
             s.shaped(shape)
         })
         .kernel(|c| run(c, &Map::of(c.attrs.str("kind"), c.out_shape(0), c.shape(0)), true))
+        .gpu(|c| {
+            let (planes, from, to) = extents(c.out_shape(0), c.shape(0));
+            gpu::launch_resample_grad(c.device, on_gpu(c), planes, (from, to), (c.x(0), c.y(0)), c.op.name)
+        })
         .cost(cost)
         .keeps(&[], &[])
         .grad(|b, g| {

@@ -3,7 +3,6 @@
 //! Phase 1 gives the direction and updates the moments; the program takes the norms; phase 2 makes the step. The form
 //! for many weights, which does all of it in one call, is in `update_multi`.
 
-use super::gpu::run_formula_gpu;
 use super::registry::Registry;
 use super::update::{
     MEAN, VAR, apart, check, clip, common, decays, expect_dtype, first, first_number, limit, lr, moments,
@@ -11,10 +10,12 @@ use super::update::{
 };
 use super::{Ctx, GpuCtx, Sig, Specs, draw, flag, float};
 use crate::shaders::copy::launch_cast;
+use crate::shaders::elem::Span;
+use crate::shaders::map::launch_map;
 use crate::shaders::update as steps;
 use mxrs_base::{DType, Result, dispatch_float, f16};
 use mxrs_formula::Formula;
-use mxrs_kernels::update::{self, Arrays};
+use mxrs_kernels::update::{self, Arrays, Common, Moments};
 use smallvec::smallvec;
 use std::sync::LazyLock;
 
@@ -189,18 +190,28 @@ pub(super) fn round_into(c: &Ctx, out: usize, x: &[f32]) -> Result<()> {
 }
 
 fn direction_on_gpu(c: &GpuCtx, master: bool) -> Result<()> {
-    let n = c.out_shape(0).size();
-    launch_cast(c.device, n, c.x(if master { 4 } else { 0 }), c.y(0), c.op.name)?;
-    let (p, m) = (common(c.attrs), moments(c.attrs));
     let t = c.attrs.bool("bias_correction").then(|| c.attrs.int("t") as i32);
+    let arrays = [c.x(if master { 4 } else { 0 }), c.x(1), c.x(2), c.x(3), c.y(0)];
+    launch_direction(c, c.out_shape(0).size(), (&common(c.attrs), &moments(c.attrs), t), arrays)
+}
+
+/// Phase 1 of a weight of `n` elements in step `t`, where the moments are corrected: (weight, gradient, mean, variance,
+/// direction).
+pub(super) fn launch_direction(
+    c: &GpuCtx,
+    n: usize,
+    (p, m, t): (&Common, &Moments, Option<i32>),
+    [weight, grad, mean, var, direction]: [Span; 5],
+) -> Result<()> {
+    launch_cast(c.device, n, weight, direction, c.op.name)?;
     let unbias = |beta: f64| t.map_or(1.0, |t| 1.0 - beta.powi(t));
     let numbers = [m.beta1, m.beta2, m.epsilon, unbias(m.beta1), unbias(m.beta2)];
     let rates = steps::Rates { lr: p.lr, wd: p.wd, rescale: p.rescale, clip: limit(p.clip) };
     let arrays = steps::Arrays {
         n,
-        weight: c.y(0),
-        grad: c.x(1),
-        states: smallvec![c.x(2), c.x(3)],
+        weight: direction,
+        grad,
+        states: smallvec![mean, var],
         master: None,
         rates: smallvec![],
     };
@@ -221,11 +232,29 @@ static STEP: LazyLock<Formula> = LazyLock::new(|| {
 });
 
 fn step_on_gpu(c: &GpuCtx, master: bool) -> Result<()> {
-    let params = ["lr", "lower_bound", "upper_bound"].map(|name| c.attrs.float(name));
-    let weight = if master { c.ins[4] } else { c.outs[0] };
-    run_formula_gpu(c.device, &STEP, &params, &[weight, c.ins[1], c.ins[2], c.ins[3]], &weight, c.op.name)?;
+    let n = c.out_shape(0).size();
+    let weight = if master { c.x(4) } else { c.y(0) };
+    launch_step(
+        c,
+        n,
+        ["lr", "lower_bound", "upper_bound"].map(|name| c.attrs.float(name)),
+        [weight, c.x(1), c.x(2), c.x(3)],
+    )?;
     match master {
-        true => launch_cast(c.device, c.out_shape(0).size(), c.x(4), c.y(0), c.op.name),
+        true => launch_cast(c.device, n, c.x(4), c.y(0), c.op.name),
         false => Ok(()),
     }
+}
+
+/// Phase 2 of a weight of `n` elements, by learning rate and bounds: (weight, direction, their norms).
+pub(super) fn launch_step(
+    c: &GpuCtx,
+    n: usize,
+    numbers: [f64; 3],
+    [weight, direction, norm, other]: [Span; 4],
+) -> Result<()> {
+    let (along, one) = ([1], [0]);
+    let to = weight.strided(&along);
+    let ins = [to, direction.strided(&along), norm.strided(&one), other.strided(&one)];
+    launch_map(c.device, &STEP, &numbers, &[n], &ins, to, c.op.name)
 }

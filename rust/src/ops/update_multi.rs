@@ -7,15 +7,21 @@
 use super::registry::Registry;
 use super::update::{
     AdamW, Place, Read, Rule, Sgd, SgdMom, apart, check, clip, common, decays, drive, drive_on_gpu,
-    expect_numbers, first_number, moments, momentum, rescale,
+    expect_numbers, first_number, limit, moments, momentum, rescale,
 };
-use super::update_lamb::{round_into, with_f32_grad};
+use super::update_lamb::{launch_direction, launch_step, round_into, with_f32_grad};
 use super::{
-    Attrs, Ctx, OpBuilder, Param, SampleInput, Shapes, Sig, Specs, draw, flag, float, floats, int, ints,
+    Attrs, Ctx, GpuCtx, OpBuilder, Param, SampleInput, Shapes, Sig, Specs, draw, flag, float, floats, int,
+    ints,
 };
-use crate::shaders::copy::launch_fill;
-use mxrs_base::{AttrValue, Elem, Result, dispatch_float};
+use crate::shaders::copy::{launch_cast, launch_fill};
+use crate::shaders::elem::Span;
+use crate::shaders::map::launch_map;
+use crate::shaders::reduce::{Reduction, launch_reduce};
+use mxrs_base::{AttrValue, DType, Elem, Result, dispatch_float};
+use mxrs_formula::{Args, E, Formula};
 use mxrs_kernels::update::{self, Arrays, Common, Moments, Store};
+use std::sync::LazyLock;
 
 /// The most weights of one call.
 const MOST: usize = 512;
@@ -280,6 +286,7 @@ fn lamb(r: &mut Registry, master: bool) {
             }
             Ok(())
         })
+        .gpu(move |c| (0..c.outs.len()).try_for_each(|k| lamb_step_on_gpu(c, l.place(k), k)))
         .sample(
             &two(l, &[]),
             &[
@@ -300,6 +307,16 @@ struct Lamb {
 }
 
 impl Lamb {
+    fn of(a: &Attrs, k: usize) -> Lamb {
+        let (lr, wd) = (a.floats("learning_rates")[k], a.floats("wds")[k]);
+        Lamb {
+            common: Common { lr, wd, ..common(a) },
+            moments: moments(a),
+            t: a.bool("bias_correction").then(|| a.ints("step_count")[k] as i32),
+            bounds: (a.float("lower_bound"), a.float("upper_bound")),
+        }
+    }
+
     fn run<S: Store>(&self, weight: &mut [S], grad: &[S], states: [&mut [S]; 2]) {
         let mut direction = weight.to_vec();
         let arrays = Arrays { weight: &mut direction, grad, states, master: None };
@@ -315,15 +332,7 @@ fn norm<T: Elem>(x: &[T]) -> f64 {
 }
 
 fn lamb_step(c: &Ctx, at: Place, k: usize) -> Result<()> {
-    let a = c.attrs;
-    let (lr, wd) = (a.floats("learning_rates")[k], a.floats("wds")[k]);
-    let rule = Lamb {
-        common: Common { lr, wd, ..common(a) },
-        moments: moments(a),
-        t: a.bool("bias_correction").then(|| a.ints("step_count")[k] as i32),
-        bounds: (a.float("lower_bound"), a.float("upper_bound")),
-    };
-    let first = at.first;
+    let (rule, first) = (Lamb::of(c.attrs, k), at.first);
     if at.master {
         let weight32 = c.state::<f32>(first + 4);
         let states = [c.state::<f32>(first + 2), c.state::<f32>(first + 3)];
@@ -335,6 +344,27 @@ fn lamb_step(c: &Ctx, at: Place, k: usize) -> Result<()> {
         rule.run(c.y::<S>(at.out), c.x::<S>(first + 1), [c.state::<S>(first + 2), c.state::<S>(first + 3)]);
     }, else return c.bad_dtype(dtype));
     Ok(())
+}
+
+fn lamb_step_on_gpu(c: &GpuCtx, at: Place, k: usize) -> Result<()> {
+    let (rule, name) = (Lamb::of(c.attrs, k), c.op.name);
+    let (n, first) = (c.out_shape(at.out).size(), at.first);
+    let weight = if at.master { c.x(first + 4) } else { c.y(at.out) };
+    let direction = c.device.alloc((weight.dtype.size() * n).max(1) as u64)?;
+    let direction = Span::new(&direction, weight.dtype);
+    let arrays = [weight, c.x(first + 1), c.x(first + 2), c.x(first + 3), direction];
+    launch_direction(c, n, (&rule.common, &rule.moments, rule.t), arrays)?;
+    let norms = c.device.alloc(8)?;
+    let norms = [0, 1].map(|offset| Span { buffer: &norms, dtype: DType::F32, offset });
+    for (x, norm) in [weight, direction].into_iter().zip(norms) {
+        launch_reduce(c.device, Reduction::NormL2, &[n], &[0], x.strided(&[1]), norm, name)?;
+    }
+    let numbers = [rule.common.lr, rule.bounds.0, rule.bounds.1];
+    launch_step(c, n, numbers, [weight, direction, norms[0], norms[1]])?;
+    match at.master {
+        true => launch_cast(c.device, n, weight, c.y(at.out), name),
+        false => Ok(()),
+    }
 }
 
 fn lars(r: &mut Registry) {
@@ -411,6 +441,7 @@ fn group_adagrad(r: &mut Registry) {
         dispatch_float!(dtype, T => group_step::<T>(c), else return c.bad_dtype(dtype));
         Ok(())
     })
+    .gpu(group_step_on_gpu)
     .sample(&[draw(&[3, 2]), draw(&[3, 2]), draw(&[3, 1]).within(0.5, 1.0)], &[("lr", 0.1.into())]);
 }
 
@@ -431,4 +462,41 @@ fn group_step<T: Elem>(c: &Ctx) {
             *w = T::from_f64(w.to_f64() - rate * scaled(g));
         }
     }
+}
+
+/// clip(rescale g) of a gradient, the first input of the formulas.
+fn scaled(a: &Args) -> E {
+    (a.x(0) * a.param("rescale")).max(a.c(0.0) - a.param("limit")).min(a.param("limit"))
+}
+
+/// The square of the scaled gradient; the history with the mean square; the weight.
+static GROUPS: LazyLock<[Formula; 3]> = LazyLock::new(|| {
+    let given = &["rescale", "limit"];
+    [
+        Formula::build(1, given, |a| scaled(a) * scaled(a)),
+        Formula::build(2, &[], |a| a.x(0) + a.x(1)),
+        Formula::build(3, &["rescale", "limit", "lr", "epsilon"], |a| {
+            a.x(1) - a.param("lr") / (a.x(2) + a.param("epsilon")).sqrt() * scaled(a)
+        }),
+    ]
+});
+
+fn group_step_on_gpu(c: &GpuCtx) -> Result<()> {
+    let (p, rows, name) = (common(c.attrs), c.shape(2).size(), c.op.name);
+    let n = c.shape(0).size();
+    if n == 0 {
+        return Ok(());
+    }
+    let (limit, dims) = (limit(p.clip), [rows, n / rows]);
+    let [own, row] = [[dims[1] as isize, 1], [1, 0]];
+    let (squares, means) = (c.device.alloc(4 * n as u64)?, c.device.alloc(4 * rows as u64)?);
+    let (squares, means) = (Span::new(&squares, DType::F32), Span::new(&means, DType::F32));
+    let grad = c.x(1).strided(&own);
+    launch_map(c.device, &GROUPS[0], &[p.rescale, limit], &dims, &[grad], squares.strided(&own), name)?;
+    launch_reduce(c.device, Reduction::Mean, &dims, &[1], squares.strided(&own), means, name)?;
+    let history = c.x(2).strided(&[1]);
+    launch_map(c.device, &GROUPS[1], &[], &[rows], &[history, means.strided(&[1])], history, name)?;
+    let (weight, history) = (c.y(0).strided(&own), c.x(2).strided(&row));
+    let numbers = [p.rescale, limit, p.lr, c.attrs.float("epsilon")];
+    launch_map(c.device, &GROUPS[2], &numbers, &dims, &[grad, weight, history], weight, name)
 }

@@ -7,8 +7,9 @@
 
 use crate::shaders::each::{Each, Read};
 use crate::shaders::elem::Span;
+use crate::shaders::sort::sort_pairs;
 use mxrs_base::{DType, Error, Result};
-use mxrs_gpu::{Buffer, Device, Key, Params, Shader, Slot, linear_groups};
+use mxrs_gpu::{Buffer, Device};
 use std::fmt::Write;
 
 /// What an index names, and what becomes of one outside.
@@ -293,12 +294,10 @@ fn put_tail(meet: Meet) -> &'static str {
     }
 }
 
-/// Pairs (place, position) of the indices, by place and then by position: runs of doubling length are merged, and where
-/// an element of one run goes is found by bisection in the other.
+/// Pairs (place, position) of the indices, by place and then by position.
 fn sorted(device: &Device, places: Places, at: Span, n: usize, label: &'static str) -> Result<Buffer> {
-    let bytes = 8 * n.max(1) as u64;
-    let mut from = device.alloc(bytes)?;
-    let each = places.with(Each::new("index pairs", Span::new(&from, DType::I32)), at, n)?;
+    let pairs = device.alloc(8 * n.max(1) as u64)?;
+    let each = places.with(Each::new("index pairs", Span::new(&pairs, DType::I32)), at, n)?;
     let body = || {
         places.text()
             + "fn element(e: u32) -> VALUE {
@@ -307,18 +306,5 @@ fn sorted(device: &Device, places: Places, at: Span, n: usize, label: &'static s
 }\n"
     };
     each.launch(device, 2 * n, body, label)?;
-    let mut to = device.alloc(bytes)?;
-    let pipeline = device.pipeline(&Key::new("index merge"), || {
-        let shader = Shader::new("index merge", include_str!("merge.wgsl"));
-        let shader = shader.slot(Slot::read("x", "vec2<i32>")).slot(Slot::write("y", "vec2<i32>"));
-        Ok(shader.param("n", "u32").param("run", "u32"))
-    })?;
-    let mut run = 1;
-    while run < n {
-        let params = Params::new().size(n)?.size(run)?;
-        device.dispatch(&pipeline, &[&from, &to], params, linear_groups(n.div_ceil(256) as u64)?, label)?;
-        std::mem::swap(&mut from, &mut to);
-        run *= 2;
-    }
-    Ok(from)
+    sort_pairs(device, &pairs, n, label)
 }

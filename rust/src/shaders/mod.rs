@@ -8,10 +8,14 @@
 //! are packed four to a word, as on the host, and an invocation writes whole words. float64 and int64 are refused by
 //! name: no portable shading language has them.
 
+pub mod columns;
 pub mod conv;
 pub mod copy;
+pub mod ctc;
+pub mod draws;
 pub mod each;
 pub mod elem;
+pub mod extreme;
 pub mod index;
 pub mod map;
 pub mod matmul;
@@ -19,13 +23,21 @@ pub mod norm;
 pub mod pool;
 pub mod random;
 pub mod reduce;
+pub mod resample;
 pub mod rows;
+pub mod scan;
 pub mod softmax;
+pub mod solve;
+pub mod sort;
 pub mod tile;
 pub mod update;
 
 #[cfg(test)]
 mod conv_tests;
+#[cfg(test)]
+mod ctc_tests;
+#[cfg(test)]
+mod draws_tests;
 #[cfg(test)]
 mod index_tests;
 #[cfg(test)]
@@ -37,6 +49,14 @@ mod reduce_tests;
 #[cfg(test)]
 mod rows_tests;
 #[cfg(test)]
+mod scan_tests;
+#[cfg(test)]
+mod solve_tests;
+#[cfg(test)]
+mod sort_tests;
+#[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod window_tests;
 
 pub use elem::{Place, Span};

@@ -8,8 +8,9 @@ fn high_product(a: u32, b: u32) -> u32 {
     let other = al * bh + (middle & 0xffffu);
     return ah * bh + (middle >> 16u) + (other >> 16u);
 }
-fn philox(number: u32) -> vec4<u32> {
-    var c = vec4<u32>(number, 0u, p.offset0, p.offset1);
+fn philox(number: u32) -> vec4<u32> { return philox_at(number, 0u); }
+fn philox_at(low: u32, high: u32) -> vec4<u32> {
+    var c = vec4<u32>(low, high, p.offset0, p.offset1);
     var key = vec2<u32>(p.seed0, p.seed1);
     for (var i = 0u; i < 10u; i++) {
         let p0 = 0xd2511f53u * c.x;

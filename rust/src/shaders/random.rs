@@ -145,33 +145,14 @@ const WHOLE: &str = "fn below(low: u32, high: u32) -> i32 {
 }
 ";
 
-/// The host's logarithm, sine and cosine (`mxrs_kernels::real`).
-const NORMAL: &str = "fn logarithm(x: f32) -> f32 {
-    let bits = bitcast<u32>(x) - 0x3f3504f3u;
-    let e = f32(bitcast<i32>(bits) >> 23u);
-    let f = bitcast<f32>((bits & 0x007fffffu) + 0x3f3504f3u) - 1.0;
-    let s = f / (f + 2.0);
-    let z = s * s;
-    let series = z * (0.6666667 + z * (0.4 + z * (0.2857143 + z * 0.2222222)));
-    return e * 0.6933594 + (f - s * (f - series) + e * -2.1219444e-4);
-}
-fn pair(radius: u32, angle: u32) -> vec2<f32> {
+const NORMAL: &str = concat!(
+    include_str!("real.wgsl"),
+    "fn pair(radius: u32, angle: u32) -> vec2<f32> {
     let u = (f32(radius >> 1u) + 0.25) * (1.0 / 2147483648.0);
-    let r = sqrt(max(-2.0 * logarithm(u), 0.0));
-    let t = unit(angle) * 4.0;
-    let whole = round(t);
-    let x = (t - whole) * 1.5707964;
-    let z = x * x;
-    let s = x + x * z * (-0.16666667 + z * (8.333333e-3 + z * (-1.984127e-4 + z * 2.755732e-6)));
-    let c = 1.0 + z * (-0.5 + z * (4.1666668e-2 + z * (-1.3888889e-3 + z * 2.4801587e-5)));
-    switch u32(whole) & 3u {
-        case 0u: { return r * vec2<f32>(c, s); }
-        case 1u: { return r * vec2<f32>(-s, c); }
-        case 2u: { return r * vec2<f32>(-c, -s); }
-        default: { return r * vec2<f32>(s, -c); }
-    }
+    return sqrt(max(-2.0 * logarithm(u), 0.0)) * turned(unit(angle));
 }
 fn values(w: vec4<u32>) -> vec4<f32> {
     return vec4<f32>(pair(w.x, w.y), pair(w.z, w.w)) * p.b + p.a;
 }
-";
+"
+);

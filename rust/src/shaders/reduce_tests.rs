@@ -1,6 +1,7 @@
 //! Reductions against those of the CPU.
 
 use crate::shaders::elem::Span;
+use crate::shaders::extreme::launch_position;
 use crate::shaders::reduce::{Fold, Reduction, launch_reduce};
 use crate::shaders::testing::*;
 use mxrs_base::{DType, Elem, f16};
@@ -142,6 +143,33 @@ fn positions_of_extremes_agree_with_the_cpu() {
                 let mut want = vec![0i32; outer * inner];
                 mxrs_kernels::scan::arg_extreme(max, &whole, (outer, extent, inner), &mut want);
                 assert_eq!(run::<i32, i32>(d, op, &whole, &[outer, extent, inner], &[1]), want);
+            }
+        }
+    });
+}
+
+#[test]
+fn positions_in_long_rows_agree_with_the_cpu() {
+    on_devices(|d| {
+        for around in [(1, 70_000, 1), (3, 40_960, 2), (2, 33_000, 3)] {
+            let n = around.0 * around.1 * around.2;
+            // Few values, so that many are equal; not-a-number in the last row alone.
+            let mut x: Vec<f32> = numbers(n, 6).iter().map(|v| (v * 4.0).round()).collect();
+            for nan in [false, true] {
+                if nan {
+                    x[n - 5] = f32::NAN;
+                    x[n - 1] = f32::NAN;
+                }
+                for max in [true, false] {
+                    let mut want = vec![0i32; around.0 * around.2];
+                    let mut positions = vec![0f32; want.len()];
+                    mxrs_kernels::scan::arg_extreme(max, &x, around, &mut positions);
+                    want.iter_mut().zip(&positions).for_each(|(w, p)| *w = *p as i32);
+                    let (of, y) = (upload(d, &x), upload(d, &vec![9i32; want.len()]));
+                    let (of, to) = (Span::new(&of, DType::F32), Span::new(&y, DType::I32));
+                    launch_position(d, max, around, of, to, "position").unwrap();
+                    assert_eq!(download::<i32>(d, &y), want, "{around:?}, max {max}, nan {nan}");
+                }
             }
         }
     });

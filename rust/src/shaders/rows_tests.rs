@@ -11,6 +11,8 @@ use mxrs_kernels::pool::{Convention, PoolGeom, PoolKind, pool_forward, pool_grad
 use mxrs_kernels::softmax::{self as cpu_softmax, Kind};
 
 const SIZES: [Around; 6] = [(3, 5, 1), (2, 70, 33), (1, 3000, 1), (70, 3, 1), (2, 3, 40000), (3000, 5, 1)];
+/// Rows that workgroups share.
+const LONG: [Around; 2] = [(2, 40_000, 1), (1, 20_000, 3)];
 
 fn room(d: &Device, n: usize) -> Buffer {
     upload(d, &vec![0f32; n])
@@ -27,7 +29,7 @@ fn len((outer, n, inner): Around) -> usize {
 #[test]
 fn softmax_and_its_gradient() {
     on_devices(|d| {
-        for around in SIZES {
+        for around in SIZES.into_iter().chain(LONG) {
             for kind in [Kind::Softmax, Kind::LogSoftmax, Kind::Softmin] {
                 let (x, head) = (numbers(len(around), 1), numbers(len(around), 2));
                 let (mut y, mut dx) = (vec![0f32; x.len()], vec![0f32; x.len()]);

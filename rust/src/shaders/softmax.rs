@@ -1,11 +1,12 @@
 //! Softmax along an axis, its logarithm, their gradients, and the losses that are made of one.
 //!
-//! A row is read three times (largest, sum of exponentials, result), of which the last two find it in a cache.
+//! A row is read three times (largest, sum of exponentials, result), of which the last two find it in a cache. Where rows
+//! are few and long, workgroups share them: the same three steps are reductions and maps.
 
 use crate::shaders::elem::{self, Num, Span};
 use crate::shaders::map::launch_map;
 use crate::shaders::reduce::{Reduction, launch_reduce};
-use crate::shaders::rows::{Around, BITS, Rows};
+use crate::shaders::rows::{self, Around, BITS, Rows};
 use mxrs_base::{DType, Result};
 use mxrs_formula::Formula;
 use mxrs_gpu::{Buffer, Device, Key, Params, Shader, Slot, linear_groups};
@@ -40,7 +41,51 @@ pub fn launch_softmax(
 ) -> Result<()> {
     let scale = if kind == Kind::Softmin { -1.0 } else { 1.0 } / temperature;
     let give = if kind == Kind::LogSoftmax { Give::Log } else { Give::Softmax };
+    if lengths.is_none() && is_shared(&Rows::along(around)) {
+        return launch_shared(device, give, around, scale, (x, y), label);
+    }
     launch(device, give, around, scale, x, lengths, y, label)
+}
+
+/// Whether rows are too few for a workgroup each to use a device, and long enough for several launches.
+fn is_shared(rows: &Rows) -> bool {
+    rows.count() > 0 && rows.count() < 64 && rows.extent() >= 1 << 14
+}
+
+/// What the steps between reductions calculate: the exponential, its share, the logarithm of that.
+static SHARED: LazyLock<[Formula; 3]> = LazyLock::new(|| {
+    [
+        Formula::build(2, &["scale"], |a| (a.x(0) * a.param("scale") - a.x(1) * a.param("scale")).exp()),
+        Formula::build(2, &[], |a| a.x(0) / a.x(1)),
+        Formula::build(3, &["scale"], |a| {
+            a.x(0) * a.param("scale") - a.x(1) * a.param("scale") - a.x(2).log()
+        }),
+    ]
+});
+
+fn launch_shared(
+    device: &Device,
+    give: Give,
+    around: Around,
+    scale: f64,
+    (x, y): (Span, Span),
+    label: &'static str,
+) -> Result<()> {
+    let (outer, n, inner) = around;
+    let (dims, all, one) = ([outer, n, inner], rows::whole(around), rows::outside(around));
+    let room = |n: usize| device.alloc(4 * n as u64);
+    let (top, total, terms) = (room(outer * inner)?, room(outer * inner)?, room(outer * n * inner)?);
+    let [top, total, terms] = [&top, &total, &terms].map(|b| Span::new(b, DType::F32));
+    let most = if scale < 0.0 { Reduction::Min } else { Reduction::Max };
+    launch_reduce(device, most, &dims, &[1], x.strided(&all), top, label)?;
+    let (of, of_top) = (x.strided(&all), top.strided(&one));
+    launch_map(device, &SHARED[0], &[scale], &dims, &[of, of_top], terms.strided(&all), label)?;
+    launch_reduce(device, Reduction::Sum, &dims, &[1], terms.strided(&all), total, label)?;
+    let (of_total, to) = (total.strided(&one), y.strided(&all));
+    match give {
+        Give::Log => launch_map(device, &SHARED[2], &[scale], &dims, &[of, of_top, of_total], to, label),
+        _ => launch_map(device, &SHARED[1], &[], &dims, &[terms.strided(&all), of_total], to, label),
+    }
 }
 
 #[allow(clippy::too_many_arguments)] // as above
@@ -176,6 +221,10 @@ pub fn launch_softmax_grad(
         return Ok(());
     }
     let log = kind == Kind::LogSoftmax;
+    let scale = if kind == Kind::Softmin { -1.0 } else { 1.0 } / temperature;
+    if lengths.is_none() && is_shared(&rows) {
+        return launch_shared_grad(device, log, around, scale, [y, dy, dx], label);
+    }
     let of = lengths.map_or(15, |s| s.dtype as u64);
     let word = u64::from(log) | (y.dtype as u64) << 4 | (dy.dtype as u64) << 8 | of << 12;
     let key = Key::new("softmax_grad").with(word | (dx.dtype as u64) << 16).with(rows.key());
@@ -194,12 +243,44 @@ pub fn launch_softmax_grad(
         shader.body = gradient_text(log, &rows, [y.dtype, dy.dtype, dx.dtype], lengths).into();
         Ok(shader.trusted())
     })?;
-    let scale = if kind == Kind::Softmin { -1.0 } else { 1.0 } / temperature;
     let params = rows.params()?.f32(scale as f32).size(y.offset)?.size(dy.offset)?.size(dx.offset)?;
     let params = params.size(lengths.map_or(0, |s| s.offset))?;
     let mut buffers: SmallVec<[&Buffer; 4]> = smallvec![y.buffer, dy.buffer, dx.buffer];
     buffers.extend(lengths.map(|s| s.buffer));
     device.dispatch(&pipeline, &buffers, params, rows.grid()?, label)
+}
+
+/// The term that a row's sum is made of (of a softmax; a logarithm's is dy itself), and the slopes of both.
+static SLOPES: LazyLock<[Formula; 3]> = LazyLock::new(|| {
+    [
+        Formula::build(2, &[], |a| a.x(0) * a.x(1)),
+        Formula::build(3, &["scale"], |a| a.x(0) * (a.x(1) - a.x(2)) * a.param("scale")),
+        Formula::build(3, &["scale"], |a| (a.x(1) - a.x(0).exp() * a.x(2)) * a.param("scale")),
+    ]
+});
+
+fn launch_shared_grad(
+    device: &Device,
+    log: bool,
+    around: Around,
+    scale: f64,
+    [y, dy, dx]: [Span; 3],
+    label: &'static str,
+) -> Result<()> {
+    let (outer, n, inner) = around;
+    let (dims, all, one) = ([outer, n, inner], rows::whole(around), rows::outside(around));
+    let total = device.alloc(4 * (outer * inner) as u64)?;
+    let total = Span::new(&total, DType::F32);
+    let ins = [y.strided(&all), dy.strided(&all), total.strided(&one)];
+    if log {
+        launch_reduce(device, Reduction::Sum, &dims, &[1], dy.strided(&all), total, label)?;
+    } else {
+        let terms = device.alloc(4 * (outer * n * inner) as u64)?;
+        let terms = Span::new(&terms, DType::F32).strided(&all);
+        launch_map(device, &SLOPES[0], &[], &dims, &ins[..2], terms, label)?;
+        launch_reduce(device, Reduction::Sum, &dims, &[1], terms, total, label)?;
+    }
+    launch_map(device, &SLOPES[1 + usize::from(log)], &[scale], &dims, &ins, dx.strided(&all), label)
 }
 
 fn gradient_text(log: bool, rows: &Rows, [y, dy, dx]: [DType; 3], lengths: Option<Span>) -> String {

@@ -114,6 +114,7 @@ fn extracting(
                 Ok(())
             })
         })
+        .gpu(on_gpu::extract)
         .keeps(&[], &[])
         .grad(move |b, g| {
             let Some(head) = g.heads[0] else { return Ok(g.none()) };
@@ -160,6 +161,7 @@ fn making(r: &mut Registry, [name, alias]: [&'static str; 2], transpose: &'stati
                 Ok(())
             })
         })
+        .gpu(on_gpu::make)
         .keeps(&[], &[])
         .grad(move |b, g| {
             let Some(head) = g.heads[0] else { return Ok(g.none()) };

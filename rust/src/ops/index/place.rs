@@ -1,8 +1,11 @@
 //! Edits of rows and elements, and flat indices: index_copy, fill_element_0index, ravel, unravel.
 
 use super::super::registry::Registry;
-use super::super::{Ctx, Sig, draw, ints};
-use super::{Meet, Places, back_to, name, put_on_gpu, units, units_mut};
+use super::super::{Ctx, GpuCtx, Sig, draw, ints};
+use super::{Meet, Places, back_to, gpu, name, put_on_gpu, units, units_mut};
+use crate::shaders::copy::launch_fill;
+use crate::shaders::each::{Each, Read};
+use crate::shaders::elem::Span;
 use mxrs_base::{DType, Result, Shape, dispatch};
 use mxrs_kernels::dispatch_unit;
 use mxrs_kernels::index::{self, Mode};
@@ -79,6 +82,15 @@ fn index_copy(r: &mut Registry) {
             dispatch_unit!(c.dtype(0).size(), U => index::zero_rows::<U>(&at, inner, units_mut(c, 0)));
             Ok(())
         })
+        .gpu(|c| {
+            let (n, inner): (usize, usize) = (c.shape(1).size(), c.shape(0)[1..].iter().product());
+            let zeros = c.device.alloc((c.dtype(0).size() * n * inner).max(1) as u64)?;
+            let zeros = Span::new(&zeros, c.dtype(0));
+            launch_fill(c.device, &[n * inner], 0.0, zeros.strided(&[1]), c.op.name)?;
+            let how = (Places::Clip(c.shape(0)[0]), Meet::Replace);
+            let old = Some(c.y(0));
+            gpu::launch_put(c.device, how, (c.x(1), n), zeros, old, (1, inner), c.y(0), c.op.name)
+        })
         .keeps(&[1], &[])
         .grad(|b, g| back_to(b, g, "_backward_index_copy", &[]))
         .hidden()
@@ -110,6 +122,23 @@ fn fill_element(r: &mut Registry) {
             });
             Ok(())
         })
+        .gpu(|c| {
+            let (n, width) = (c.shape(0).size(), c.shape(0)[1]);
+            let each = Each::new("fill element", c.y(0))
+                .input("old", c.y(0), Read::Value)
+                .input("put", c.x(1), Read::Value)
+                .input("at", c.x(2), Read::Index)
+                .size("width", width)?;
+            let body = || {
+                "fn element(e: u32) -> VALUE {
+    let row = e / p.width;
+    if (u32(clamp(at(row), 0, i32(p.width) - 1)) == e % p.width) { return put(row); }
+    return old(e);
+}\n"
+                .into()
+            };
+            each.launch(c.device, n, body, c.op.name)
+        })
         .sample(&[draw(&[3, 4]), draw(&[3]), draw(&[3]).indices(4)], &[]);
 }
 
@@ -126,6 +155,17 @@ fn sizes(s: &Sig) -> Result<usize> {
         0 => Err(s.fail("shape has one axis or more")),
         n => Ok(n),
     }
+}
+
+/// The shape, for a kernel that counts in 32 bits.
+fn extents(c: &GpuCtx) -> Result<Vec<usize>> {
+    let size = |d: &i64| {
+        i32::try_from(*d)
+            .ok()
+            .and_then(|d| usize::try_from(d).ok())
+            .ok_or_else(|| c.fail(format!("an axis of size {d} is more than a GPU kernel can count")))
+    };
+    c.attrs.ints("shape").iter().map(size).collect()
 }
 
 fn flat(r: &mut Registry) {
@@ -149,6 +189,7 @@ fn flat(r: &mut Registry) {
         dispatch!(c.dtype(0), T => index::ravel::<T>(c.x(0), &dims, c.y(0)));
         Ok(())
     })
+    .gpu(ravel_on_gpu)
     .zero_grad()
     .sample(&[draw(&[2, 3]).indices(3)], &[("shape", [3, 4].into())]);
     r.op(
@@ -168,6 +209,51 @@ fn flat(r: &mut Registry) {
         let dims = c.attrs.ints("shape");
         dispatch!(c.dtype(0), T => index::unravel::<T>(c.x(0), &dims, c.y(0)))
     })
+    .gpu(unravel_on_gpu)
     .zero_grad()
     .sample(&[draw(&[4]).indices(12)], &[("shape", [3, 4].into())]);
+}
+
+/// Counted in 32 bits, wrapping.
+fn ravel_on_gpu(c: &GpuCtx) -> Result<()> {
+    let dims = extents(c)?;
+    let mut each = Each::new("ravel", c.y(0)).variant(dims.len() as u64).input("at", c.x(0), Read::Index);
+    each = each.size("count", c.out_shape(0).size())?;
+    for (d, size) in dims.iter().enumerate() {
+        each = each.size(format!("size{d}"), *size)?;
+    }
+    let body = || {
+        let step = |d| format!("    flat = flat * i32(p.size{d}) + at({d}u * p.count + e);\n");
+        let steps: String = (0..dims.len()).map(step).collect();
+        format!("fn element(e: u32) -> VALUE {{\n    var flat = 0;\n{steps}    return VALUE(flat);\n}}\n")
+    };
+    each.launch(c.device, c.out_shape(0).size(), body, c.op.name)
+}
+
+/// Each axis divides by what is behind it.
+fn unravel_on_gpu(c: &GpuCtx) -> Result<()> {
+    let dims = extents(c)?;
+    if let Some(axis) = dims.iter().skip(1).position(|d| *d == 0) {
+        return Err(c.fail(format!("axis {} of shape {dims:?} has size 0", axis + 1)));
+    }
+    let mut each = Each::new("unravel", c.y(0)).input("at", c.x(0), Read::Index);
+    each = each.variant(dims.len() as u64).size("count", c.shape(0).size())?;
+    for (d, size) in dims.iter().enumerate() {
+        each = each.size(format!("size{d}"), *size)?;
+    }
+    let body = || {
+        let step = |d| {
+            format!(
+                "    if (axis == {d}u) {{ return VALUE(rest % i32(p.size{d})); }}\n    rest = rest / i32(p.size{d});\n"
+            )
+        };
+        let steps: String = (1..dims.len()).rev().map(step).collect();
+        format!(
+            "fn element(e: u32) -> VALUE {{
+    let axis = e / p.count;
+    var rest = at(e % p.count);
+{steps}    return VALUE(rest);\n}}\n"
+        )
+    };
+    each.launch(c.device, c.out_shape(0).size(), body, c.op.name)
 }

@@ -1,7 +1,8 @@
 //! Connectionist temporal classification (Graves and others, 2006) as an operator.
 
 use crate::ops::registry::Registry;
-use crate::ops::{Attrs, Ctx, OpBuilder, Param, Sig, choice, draw, flag};
+use crate::ops::{Attrs, Ctx, GpuCtx, OpBuilder, Param, Sig, choice, draw, flag};
+use crate::shaders::ctc as gpu;
 use mxrs_base::{Result, Shape, dispatch_float};
 use mxrs_kernels::loss::{self as kernels, Ctc};
 
@@ -29,6 +30,10 @@ pub fn register(r: &mut Registry) {
                 kernels::ctc_loss(&job.how, c.x::<T>(0), &job.labels, data, label, c.y::<T>(0), None);
                 Ok(())
             }, else c.bad_dtype(c.dtype(0)))
+        })
+        .gpu(|c| {
+            let (how, batch) = on_gpu(c, 0);
+            gpu::launch_ctc(c.device, &how, batch, c.y(0), c.op.name)
         })
         .keeps(&[0, 1, 2, 3], &[])
         .grad(|b, g| {
@@ -66,6 +71,10 @@ pub fn register(r: &mut Registry) {
                 kernels::scale_samples(&job.how, c.x::<T>(0), out);
                 Ok(())
             }, else c.bad_dtype(c.dtype(1)))
+        })
+        .gpu(|c| {
+            let (how, batch) = on_gpu(c, 1);
+            gpu::launch_ctc_grad(c.device, &how, batch, (c.x(0), c.y(0)), c.op.name)
         })
         .cost(|s, o| 2.0 * cost(s, o))
         .sample(&[draw(&[2]), draw(&[4, 2, 3]), draw(&[2, 2]).indices(3)], &[]);
@@ -122,20 +131,29 @@ struct Job {
 
 impl Job {
     fn new(c: &Ctx, first: usize) -> Job {
-        let (data, label) = (c.shape(first), c.shape(first + 1));
-        let use_data = c.attrs.bool("use_data_lengths");
-        let second = first + 2 + usize::from(use_data);
+        let given = given(c.attrs, first);
         Job {
-            how: Ctc {
-                steps: data[0],
-                batch: data[1],
-                classes: data[2],
-                label_width: label[1],
-                blank_first: c.attrs.str("blank_label") == "first",
-            },
+            how: how(c.attrs, c.shape(first), c.shape(first + 1)),
             labels: c.indices(first + 1),
-            data_lengths: use_data.then(|| c.indices(first + 2)),
-            label_lengths: c.attrs.bool("use_label_lengths").then(|| c.indices(second)),
+            data_lengths: given[0].map(|i| c.indices(i)),
+            label_lengths: given[1].map(|i| c.indices(i)),
         }
     }
+}
+
+fn how(attrs: &Attrs, data: &Shape, label: &Shape) -> Ctc {
+    let blank_first = attrs.str("blank_label") == "first";
+    Ctc { steps: data[0], batch: data[1], classes: data[2], label_width: label[1], blank_first }
+}
+
+/// The inputs that hold the lengths of samples and of labels, where they are given.
+fn given(attrs: &Attrs, first: usize) -> [Option<usize>; 2] {
+    let (data, label) = (attrs.bool("use_data_lengths"), attrs.bool("use_label_lengths"));
+    [data.then_some(first + 2), label.then_some(first + 2 + usize::from(data))]
+}
+
+fn on_gpu<'a>(c: &GpuCtx<'a>, first: usize) -> (Ctc, gpu::Batch<'a>) {
+    let [data_lengths, label_lengths] = given(c.attrs, first).map(|i| i.map(|i| c.x(i)));
+    let batch = gpu::Batch { data: c.x(first), labels: c.x(first + 1), data_lengths, label_lengths };
+    (how(c.attrs, c.shape(first), c.shape(first + 1)), batch)
 }

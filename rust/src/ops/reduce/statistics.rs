@@ -3,8 +3,12 @@
 //! None is differentiable. Those of lists are what gradient clipping and loss scaling ask at every step.
 
 use super::super::registry::Registry;
-use super::super::{Ctx, Sig, Spec, Specs, draw, flag, float, floats, int};
+use super::super::{Ctx, GpuCtx, Sig, Spec, Specs, draw, flag, float, floats, int};
 use super::cast_input;
+use crate::shaders::each::{Each, Read};
+use crate::shaders::elem::Span;
+use crate::shaders::reduce::launch_reduce;
+use crate::shaders::rows::BITS;
 use mxrs_base::{DType, Elem, Error, Result, Shape, dispatch, f16};
 use mxrs_kernels::reduce::{self, Reduction};
 
@@ -59,6 +63,7 @@ fn sums_of_squares(r: &mut Registry) {
             }
             Ok(())
         })
+        .gpu(|c| (0..c.ins.len()).try_for_each(|i| reduce_whole(c, Reduction::SumSq, i, place(c.y(0), i))))
         .sample(&[draw(&[2, 3]), draw(&[4])], &[("num_arrays", 2.into())]);
 }
 
@@ -83,6 +88,41 @@ fn check_finite(c: &Ctx) -> Result<()> {
     Ok(())
 }
 
+/// Element `i` of a span.
+fn place(span: Span, i: usize) -> Span {
+    Span { offset: span.offset + i, ..span }
+}
+
+/// All of input `i` as one number.
+fn reduce_whole(c: &GpuCtx, op: Reduction, i: usize, to: Span) -> Result<()> {
+    launch_reduce(c.device, op, &[c.shape(i).size()], &[0], c.x(i).strided(&[1]), to, c.op.name)
+}
+
+/// All are finite where the largest and the smallest are: not-a-number is both.
+fn check_finite_on_gpu(c: &GpuCtx) -> Result<()> {
+    let given: Vec<usize> = (0..c.ins.len()).filter(|i| c.shape(*i).size() > 0).collect();
+    let ends = c.device.alloc(8 * given.len().max(1) as u64)?;
+    let ends = Span::new(&ends, DType::F32);
+    for (k, i) in given.iter().enumerate() {
+        reduce_whole(c, Reduction::Max, *i, place(ends, 2 * k))?;
+        reduce_whole(c, Reduction::Min, *i, place(ends, 2 * k + 1))?;
+    }
+    let init = c.attrs.bool("init_output");
+    let each = Each::new("all finite", c.y(0)).input("ends", ends, Read::Value);
+    let each = each.input("old", c.y(0), Read::Truth).size("count", 2 * given.len())?;
+    let body = || {
+        "fn element(e: u32) -> VALUE {
+    var fine = p.init == 1u || old(0u);
+    for (var i = 0u; i < p.count; i++) {
+        fine = fine && (bitcast<u32>(ends(i)) & 0x7fffffffu) < 0x7f800000u;
+    }
+    return select(0.0, 1.0, fine);
+}\n"
+        .into()
+    };
+    each.size("init", usize::from(init))?.launch(c.device, 1, body, c.op.name)
+}
+
 fn finite(r: &mut Registry) {
     let init = || flag("init_output", "False combines with what the array given as `out` holds").or(true);
     r.op("all_finite", "1 (float32) where every element is finite, else 0.")
@@ -94,6 +134,7 @@ fn finite(r: &mut Registry) {
         })
         .cost(cost)
         .kernel(check_finite)
+        .gpu(check_finite_on_gpu)
         .sample(&[draw(&[2, 3])], &[]);
     r.op("multi_all_finite", "1 (float32) where every element of every array is finite, else 0.")
         .variadic("data", "float arrays of any shape", "num_arrays")
@@ -105,6 +146,7 @@ fn finite(r: &mut Registry) {
         })
         .cost(cost)
         .kernel(check_finite)
+        .gpu(check_finite_on_gpu)
         .sample(&[draw(&[2, 3]), draw(&[4])], &[("num_arrays", 2.into())]);
 }
 
@@ -134,7 +176,31 @@ fn allclose(r: &mut Registry) {
         c.y::<u8>(0)[0] = u8::from(all);
         Ok(())
     })
+    .gpu(close_on_gpu)
     .sample(&[draw(&[2, 3]), draw(&[2, 3])], &[]);
+}
+
+fn close_on_gpu(c: &GpuCtx) -> Result<()> {
+    let n = c.shape(0).size();
+    let close = c.device.alloc(4 * n.max(1) as u64)?;
+    let close = Span::new(&close, DType::I32);
+    let each = Each::new("close", close).input("a", c.x(0), Read::Value).input("b", c.x(1), Read::Value);
+    let bits = |name| (c.attrs.float(name) as f32).to_bits() as usize;
+    let each = each.size("rtol", bits("rtol"))?.size("atol", bits("atol"))?;
+    let body = || {
+        BITS.to_string()
+            + "fn element(e: u32) -> VALUE {
+    if (a(e) == b(e)) { return VALUE(1); }
+    let x = f32(a(e));
+    let y = f32(b(e));
+    let nans = u32(mx_is_nan(x)) + u32(mx_is_nan(y));
+    if (nans > 0u) { return VALUE(nans == 2u && p.equal_nan == 1u); }
+    return VALUE(abs(x - y) <= bitcast<f32>(p.atol) + bitcast<f32>(p.rtol) * abs(y));
+}\n"
+    };
+    let each = each.size("equal_nan", usize::from(c.attrs.bool("equal_nan")))?;
+    each.launch(c.device, n, body, c.op.name)?;
+    launch_reduce(c.device, Reduction::All, &[n], &[0], close.strided(&[1]), c.y(0), c.op.name)
 }
 
 // ---- histogram ---------------------------------------------------------------------------------------------------

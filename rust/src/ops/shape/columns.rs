@@ -6,6 +6,7 @@
 use super::super::registry::Registry;
 use super::super::{Attrs, Ctx, Param, Sig, draw, empty, ints};
 use super::movement::checked;
+use crate::shaders::columns as gpu;
 use mxrs_base::{AttrValue, Result, Shape, dispatch_float};
 use mxrs_kernels::copy::{self, Add, Unit, View};
 use mxrs_kernels::dispatch_unit;
@@ -29,6 +30,10 @@ pub fn register(r: &mut Registry) {
                 im2col::<U>(c, &w);
             });
             Ok(())
+        })
+        .gpu(|c| {
+            let w = Windows::new(c.attrs, c.shape(0)).map_err(|text| c.fail(text))?;
+            gpu::launch_columns(c.device, planes(c.shape(0)), &w.axes(), (c.x(0), c.y(0)), c.op.name)
         })
         .cost(|_, outs| 2.0 * outs[0].shape.size() as f64)
         .keeps(&[], &[])
@@ -64,6 +69,10 @@ pub fn register(r: &mut Registry) {
         let w = Windows::new(c.attrs, c.out_shape(0)).map_err(|text| c.fail(text))?;
         dispatch_float!(c.dtype(0), T => col2im::<T>(c, &w), else return c.bad_dtype(c.dtype(0)));
         Ok(())
+    })
+    .gpu(|c| {
+        let w = Windows::new(c.attrs, c.out_shape(0)).map_err(|text| c.fail(text))?;
+        gpu::launch_image(c.device, planes(c.out_shape(0)), &w.axes(), (c.x(0), c.y(0)), c.op.name)
     })
     .cost(|s, _| 4.0 * s.shape(0).size() as f64)
     .keeps(&[], &[])
@@ -165,6 +174,23 @@ impl Windows {
     fn is_padded(&self) -> bool {
         self.pad.iter().any(|p| *p > 0)
     }
+
+    fn axes(&self) -> Vec<gpu::Axis> {
+        let axis = |d: usize| gpu::Axis {
+            size: self.size[d],
+            kernel: self.kernel[d],
+            stride: self.stride[d],
+            dilate: self.dilate[d],
+            pad: self.pad[d],
+            count: self.count[d],
+        };
+        (0..self.size.len()).map(axis).collect()
+    }
+}
+
+/// How many planes or volumes an image has.
+fn planes(image: &Shape) -> usize {
+    image[0] * image[1]
 }
 
 fn im2col<U: Unit>(c: &Ctx, w: &Windows) {
