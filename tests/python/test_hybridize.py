@@ -455,3 +455,24 @@ def test_optimize_for():
     fresh.initialize()
     fresh.optimize_for(rand(2, 4))
     assert fresh[0].weight.shape == (3, 4)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_operators_of_several_outputs_are_returned_whole(nested: bool) -> None:
+    """A block may return an operator of several outputs as it is, also inside a list: lists come back."""
+
+    class Split(gluon.HybridBlock):
+        def hybrid_forward(self, F: Any, x: Any) -> Any:
+            both = F.topk(x, k=2, ret_typ="both")
+            return [both, x * 2] if nested else both
+
+    x = nd.array([[3, 1, 2, 0], [5, 6, 7, 8]])
+    plain, graph = Split(), Split()
+    graph.hybridize()
+    wanted, found = plain(x), graph(x)
+    if nested:
+        np.testing.assert_array_equal(found[1].asnumpy(), wanted[1].asnumpy())
+        wanted, found = wanted[0], found[0]
+    assert isinstance(found, list) and len(found) == 2
+    for a, b in zip(wanted, found, strict=True):
+        np.testing.assert_array_equal(b.asnumpy(), a.asnumpy())

@@ -29,9 +29,15 @@ __all__ = ["HybridBlock"]
 
 
 def _flatten(args: Any, inout_str: str = "input") -> tuple[list[Any], Any]:
-    """A flat list of the arrays in nested lists, and the format from which `_regroup` nests them again."""
-    if isinstance(args, NDArray | SymbolBase):
+    """A flat list of the arrays in nested lists, and the format from which `_regroup` nests them again.
+
+    The format is nested like `args`: 0 is an array, a greater number a Symbol of so many outputs, -1 is None.
+    """
+    if isinstance(args, NDArray):
         return [args], 0
+    if isinstance(args, SymbolBase):
+        count = len(args.list_outputs())
+        return [args], count if count > 1 else 0
     if args is None:
         return [None], -1
     if not isinstance(args, list | tuple):
@@ -51,7 +57,9 @@ def _flatten(args: Any, inout_str: str = "input") -> tuple[list[Any], Any]:
 def _regroup(args: list[Any], fmt: Any) -> tuple[Any, list[Any]]:
     """Nest the flat list `args` by the format of `_flatten`; returns the result and what is left over."""
     if isinstance(fmt, int):
-        return (None, args[1:]) if fmt == -1 else (args[0], args[1:])
+        if fmt > 0:
+            return args[:fmt], args[fmt:]
+        return (None if fmt == -1 else args[0]), args[1:]
     nested = []
     for part in fmt:
         item, args = _regroup(args, part)

@@ -49,9 +49,6 @@ class SymbolBlock(HybridBlock):
             outputs[0] if isinstance(outputs, list | tuple) and len(outputs) == 1 else outputs, "output"
         )
         whole = flat_out[0] if len(flat_out) == 1 else symbol.Group(flat_out)
-        if len(flat_out) == 1 and len(whole.list_outputs()) > 1:
-            flat_out = [whole[i] for i in range(len(whole.list_outputs()))]
-            out_format = [0] * len(flat_out)
         self._symbol = whole
         names = []
         known = set(whole.list_inputs())
