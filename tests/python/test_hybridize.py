@@ -458,11 +458,11 @@ def test_optimize_for():
 
 
 @pytest.mark.parametrize("nested", [False, True])
-def test_operators_of_several_outputs_are_returned_whole(nested: bool) -> None:
+def test_operators_of_several_outputs_are_returned_whole(nested):
     """A block may return an operator of several outputs as it is, also inside a list: lists come back."""
 
     class Split(gluon.HybridBlock):
-        def hybrid_forward(self, F: Any, x: Any) -> Any:
+        def hybrid_forward(self, F, x):
             both = F.topk(x, k=2, ret_typ="both")
             return [both, x * 2] if nested else both
 
