@@ -141,3 +141,15 @@ def test_devices_are_described(gpu: Any) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "gpu(0):" in done.stdout and "GFLOP/s" in done.stdout and "limits:" in done.stdout
+
+
+def test_what_is_no_number_or_infinite_is_seen(gpu: Any) -> None:
+    """Comparisons for equality follow IEEE 754, though shaders may assume that every number is finite."""
+    values = np.array([0.0, -0.0, 1.5, np.nan, np.inf, -np.inf], "float32")
+    x = nd.array(values, ctx=gpu)
+    np.testing.assert_array_equal(nd.contrib.isnan(x).asnumpy(), np.isnan(values))
+    np.testing.assert_array_equal(nd.contrib.isinf(x).asnumpy(), np.isinf(values))
+    np.testing.assert_array_equal(nd.contrib.isfinite(x).asnumpy(), np.isfinite(values))
+    pairs = nd.array(values[:, None], ctx=gpu), nd.array(values[None, :], ctx=gpu)
+    np.testing.assert_array_equal(nd.broadcast_equal(*pairs).asnumpy(), values[:, None] == values[None, :])
+    np.testing.assert_array_equal(nd.broadcast_not_equal(*pairs).asnumpy(), values[:, None] != values[None, :])

@@ -234,8 +234,8 @@ binary_table! {
         Mod "%" "mx_mod({0}, {1})" 300 |a, b| a.floor_mod(b), |i, j| i.floor_mod(j);
         Max "max" "mx_max({0}, {1})" 50 |a, b| Float::max(a, b), |i, j| Ord::max(i, j);
         Min "min" "mx_min({0}, {1})" 50 |a, b| Float::min(a, b), |i, j| Ord::min(i, j);
-        Eq "==" "select(0.0, 1.0, {0} == {1})" 50 |a, b| F::flag(a == b), |i, j| I::flag(i == j);
-        Ne "!=" "select(0.0, 1.0, {0} != {1})" 50 |a, b| F::flag(a != b), |i, j| I::flag(i != j);
+        Eq "==" "mx_eq({0}, {1})" 50 |a, b| F::flag(a == b), |i, j| I::flag(i == j);
+        Ne "!=" "(1.0 - mx_eq({0}, {1}))" 50 |a, b| F::flag(a != b), |i, j| I::flag(i != j);
         Gt ">" "select(0.0, 1.0, {0} > {1})" 50 |a, b| F::flag(a > b), |i, j| I::flag(i > j);
         Ge ">=" "select(0.0, 1.0, {0} >= {1})" 50 |a, b| F::flag(a >= b), |i, j| I::flag(i >= j);
         Lt "<" "select(0.0, 1.0, {0} < {1})" 50 |a, b| F::flag(a < b), |i, j| I::flag(i < j);

@@ -22,6 +22,16 @@ const HELPERS: &[(&str, &str)] = &[
         "fn mx_isfinite(x: f32) -> f32 { return select(0.0, 1.0, (bitcast<u32>(x) & 0x7fffffffu) < 0x7f800000u); }",
     ),
     (
+        "mx_eq",
+        // Both zeros are equal, not-a-number is equal to nothing, an infinity to itself.
+        "fn mx_eq(a: f32, b: f32) -> f32 {
+    let x = bitcast<u32>(a);
+    let y = bitcast<u32>(b);
+    let same = x == y || ((x | y) & 0x7fffffffu) == 0u;
+    return select(0.0, 1.0, same && (x & 0x7fffffffu) <= 0x7f800000u);
+}",
+    ),
+    (
         "mx_copysign",
         // Not by joining bits: Mesa 22 loses the exponent where it knows the sign of the second operand.
         "fn mx_copysign(a: f32, b: f32) -> f32 {
