@@ -183,3 +183,18 @@ def test_rrelu_draws_slopes_while_training() -> None:
 def test_bad_input_is_refused_by_name(name: str, inputs: list[np.ndarray], attrs: dict[str, Any]) -> None:
     with pytest.raises(mx.MXNetError, match=name):
         call_op(mx, name, inputs, attrs, False, None, None)
+
+
+def test_softmax_of_long_columns_is_exact():
+    """Sums down a long axis keep their last digits, in the result and in the gradient."""
+    x = np.random.RandomState(0).randn(2, 40000, 3).astype("float32")
+    e = np.exp(-x.astype("float64"))
+    wanted = e / e.sum(1, keepdims=True)
+    data = mx.nd.array(x)
+    data.attach_grad()
+    with mx.autograd.record():
+        y = mx.nd.softmin(data, axis=1)
+    np.testing.assert_allclose(y.asnumpy(), wanted, rtol=3e-6)
+    y.backward(mx.nd.array(x))
+    slope = -wanted * (x - (wanted * x).sum(1, keepdims=True))
+    np.testing.assert_allclose(data.grad.asnumpy(), slope, rtol=1e-4, atol=1e-9)

@@ -27,6 +27,8 @@ pub type Around = (usize, usize, usize);
 
 const LANES: usize = 16;
 const TILE: usize = 64;
+/// Rows of a tile that are summed before they join the sum of those before: rounding grows with either count, not with their product.
+const SEGMENT: usize = 256;
 
 #[inline(always)]
 fn lanes<R: Real>(x: &[R], start: R, step: impl Fn(R, R) -> R) -> R {
@@ -109,13 +111,17 @@ fn tile<R: Real>(log: bool, scale: R, x: &[R], out: &mut [R], extent: usize, n: 
         }
     }
     let mut sum = [R::ZERO; TILE];
-    for row in out[..extent * n].chunks_exact_mut(n) {
-        for j in 0..n {
-            let shifted = row[j] - max[j];
-            let e = shifted.exp_();
-            sum[j] = sum[j] + e;
-            row[j] = if log { shifted } else { e };
+    for rows in out[..extent * n].chunks_mut(SEGMENT * n) {
+        let mut part = [R::ZERO; TILE];
+        for row in rows.chunks_exact_mut(n) {
+            for j in 0..n {
+                let shifted = row[j] - max[j];
+                let e = shifted.exp_();
+                part[j] = part[j] + e;
+                row[j] = if log { shifted } else { e };
+            }
         }
+        (0..n).for_each(|j| sum[j] = sum[j] + part[j]);
     }
     for s in &mut sum[..n] {
         *s = if log { R::of(s.wide().ln()) } else { R::ONE / *s };
@@ -267,12 +273,16 @@ pub fn softmax_grad<T: Float>(
                     let inside =
                         |r: usize, j: usize| lengths.is_none_or(|l| (r as i64) < l[o * inner + from + j]);
                     let mut sum = [T::R::ZERO; TILE];
-                    for r in 0..extent {
-                        let (y, dy) = (&y[at(r)..at(r) + n], &dy[at(r)..at(r) + n]);
-                        for j in 0..n {
-                            let t = if log { dy[j].up() } else { dy[j].up() * y[j].up() };
-                            sum[j] = sum[j] + if inside(r, j) { t } else { T::R::ZERO };
+                    for first in (0..extent).step_by(SEGMENT) {
+                        let mut part = [T::R::ZERO; TILE];
+                        for r in first..extent.min(first + SEGMENT) {
+                            let (y, dy) = (&y[at(r)..at(r) + n], &dy[at(r)..at(r) + n]);
+                            for j in 0..n {
+                                let t = if log { dy[j].up() } else { dy[j].up() * y[j].up() };
+                                part[j] = part[j] + if inside(r, j) { t } else { T::R::ZERO };
+                            }
                         }
+                        (0..n).for_each(|j| sum[j] = sum[j] + part[j]);
                     }
                     for r in 0..extent {
                         let (y, dy) = (&y[at(r)..at(r) + n], &dy[at(r)..at(r) + n]);
