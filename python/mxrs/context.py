@@ -18,6 +18,7 @@ __all__ = [
     "cpu_pinned",
     "current_context",
     "gpu",
+    "gpu_counts",
     "gpu_memory_info",
     "num_gpus",
 ]
@@ -145,6 +146,25 @@ def gpu_memory_info(device_id: int = 0) -> tuple[int, int]:
     if memory["total"] is None:
         raise _core.MXNetError(f"gpu_memory_info: the driver of gpu({device_id}) does not tell its memory")
     return max(0, memory["total"] - memory["used"]), memory["total"]
+
+
+def gpu_counts(ctx: Context | None = None, reset: bool = False) -> dict[str, int]:
+    """What was sent to a GPU since it was first used, or since the last call with `reset`; also `mx.profiler.gpu_counts`.
+
+    The counts, by name: `dispatches` of kernels, compute `passes`, `submits` (batches handed to the device),
+    `bytes_written` to, `bytes_read` from and `bytes_copied` on the device, `bytes_touched` (the sizes of the arrays that
+    operators on the device read and wrote), `pipelines` and `layouts` compiled, `bind_groups` made, `buffers` and
+    `staging_buffers` created rather than reused, and `waits` for the device. A step that was done before should create
+    nothing. What the device's worker has yet to encode is not in `dispatches`, `passes` and `submits`: `nd.waitall()`
+    first makes them exact. `ctx` is the current context where that is a GPU, else `gpu(0)`.
+
+    Raises
+    ------
+    MXNetError
+        There is no such GPU.
+    """
+    ctx = current_context() if ctx is None else ctx
+    return dict(_core.gpu_counts(ctx.device_id if ctx.device_type == "gpu" else 0, reset))
 
 
 def cpu_memory_info() -> dict[str, int]:

@@ -3,6 +3,9 @@
 The core notes operators while the profiler runs; `Task`, `Frame`, `Event`, `Counter` and `Marker` add what the
 program marks. `dumps` gives statistics by name, as a table or JSON; `dump` writes a file that chrome://tracing and
 ui.perfetto.dev open. Times of a trace are microseconds of `time.perf_counter`.
+
+Each GPU has a row of its own with its dispatches, timed one by one by its clock, if it has one. `gpu_counts` says how
+much was sent to it.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from . import _core
 from . import ndarray as nd
 from ._files import write_whole
 from .base import MXNetError
+from .context import gpu_counts
 
 __all__ = [
     "Counter",
@@ -31,6 +35,7 @@ __all__ = [
     "dump",
     "dump_profile",
     "dumps",
+    "gpu_counts",
     "pause",
     "profiler_set_config",
     "profiler_set_state",
@@ -64,6 +69,9 @@ _SWITCHES = {
 }
 #: A trace keeps this many events, some 200 MB; statistics go on counting.
 _TRACE_LIMIT = 1_000_000
+#: Events of GPUs have this category, and the device's number for a thread.
+_GPU = "gpu"
+_GPU_ROWS = 1_000_000
 _HOOKS = ("profiler_start", "profiler_stop", "profiler_take")
 _SORT_KEYS = {"total": 1, "avg": 4, "min": 2, "max": 3, "count": 0}
 
@@ -221,6 +229,10 @@ class _Recorder:
         events: list[dict[str, Any]] = [
             {"name": "process_name", "ph": "M", "pid": pid, "tid": 0, "args": {"name": "mxrs"}}
         ]
+        for number in sorted({span.thread for span in self.spans if span.category == _GPU}):
+            row = {"ph": "M", "pid": pid, "tid": _GPU_ROWS + number}
+            events.append({**row, "name": "thread_name", "args": {"name": f"gpu({number})"}})
+            events.append({**row, "name": "thread_sort_index", "args": {"sort_index": _GPU_ROWS + number}})
         for span in self.spans:
             event = {
                 "name": span.name,
@@ -229,7 +241,7 @@ class _Recorder:
                 "ts": span.begin,
                 "dur": span.end - span.begin,
                 "pid": pid,
-                "tid": span.thread,
+                "tid": span.thread + (_GPU_ROWS if span.category == _GPU else 0),
             }
             if span.bytes:
                 event["args"] = {"bytes": span.bytes}

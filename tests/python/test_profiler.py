@@ -3,6 +3,7 @@
 Most tests stand in for the core's hooks with a list of events, to know every number.
 """
 
+import itertools
 import json
 import threading
 import time
@@ -301,3 +302,38 @@ def test_operators_of_the_core(monkeypatch, tmp_path):
     assert names.count("dot") == 3 and "cos" in names and "sin" not in names and "tan" not in names
     assert all(begin <= event["ts"] <= event["ts"] + event["dur"] <= end for event in events)
     assert "dot" in profiler.dumps()
+
+
+# --- GPUs ---
+
+
+def test_a_gpu_has_a_row_of_its_own(gpu, tmp_path):
+    """Dispatches with the device's times, inside the time in which the host asked and waited for them."""
+    x = nd.ones((64, 64), ctx=gpu)
+    nd.dot(x, x).wait_to_read()
+    profiler.set_config(filename=str(tmp_path / "profile.json"))
+    profiler.start()
+    try:
+        began = time.perf_counter() * 1e6
+        for _ in range(3):
+            y = nd.dot(x, x)
+        y.asnumpy()
+        ended = time.perf_counter() * 1e6
+        found = json.loads(profiler.dumps(format="json"))["Time"]["gpu"]
+    finally:
+        profiler.stop()
+    profiler.dump()
+    (name,) = found
+    assert name.startswith("dot: matmul") and found[name]["Count"] == 3 and found[name]["Min"] > 0
+    with open(tmp_path / "profile.json") as file:
+        events = json.load(file)["traceEvents"]
+    rows = {e["tid"]: e["args"]["name"] for e in events if e["name"] == "thread_name"}
+    spans = [e for e in events if e.get("cat") == "gpu"]
+    assert len(spans) == 3 and {rows[e["tid"]] for e in spans} == {"gpu(0)"}
+    # The two clocks agree to within the time that reading them takes.
+    slack = 2e3
+    assert all(began - slack <= e["ts"] and e["ts"] + e["dur"] <= ended + slack for e in spans)
+    assert all(a["ts"] + a["dur"] <= b["ts"] + 1 for a, b in itertools.pairwise(spans))
+    # Stopped, it times no more.
+    nd.dot(x, x).wait_to_read()
+    assert json.loads(profiler.dumps(reset=True, format="json"))["Time"]["gpu"][name]["Count"] == 3

@@ -7,6 +7,7 @@ has it.
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -76,6 +77,27 @@ class SGD(_MomentumOptimizer):
         if self.momentum == 0.0:
             return None
         return zeros_like_weight(weight, stype=weight.stype if self.lazy_update else "default")
+
+    def update_multi_precision(self, index: Any, weight: Any, grad: Any, state: Any) -> None:
+        together = isinstance(index, (list, tuple)) and len(index) > 1
+        plain = together and not self.multi_precision and weight[0].context.device_type == "gpu"
+        if plain and all(array.stype == "default" for array in (*weight, *grad)):
+            self._step_together(index, weight, grad, state)
+        else:
+            super().update_multi_precision(index, weight, grad, state)
+
+    def _step_together(self, index: Any, weight: Any, grad: Any, state: Any) -> None:
+        """One call for all: on a GPU one dispatch, where there would be one for each weight."""
+        self._update_count(index)
+        kwargs: dict[str, Any] = dict(self._fused_arguments())
+        kwargs.update(lrs=self._get_lrs(index), wds=self._get_wds(index), num_weights=len(index))
+        if self.momentum:
+            rows = zip(weight, grad, state)
+            nd.multi_sgd_mom_update(
+                *itertools.chain(*rows), out=list(weight), momentum=self.momentum, **kwargs
+            )
+        else:
+            nd.multi_sgd_update(*itertools.chain(*zip(weight, grad)), out=list(weight), **kwargs)
 
     def _step(self, index: Any, weight: NDArray, grad: NDArray, state: Any, *, multi_precision: bool) -> None:
         self._update_count(index)

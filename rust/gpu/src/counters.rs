@@ -39,6 +39,8 @@ counters! {
     bytes_read,
     /// From buffer to buffer on the device.
     bytes_copied,
+    /// Of the arrays that operators on the device read and wrote, as their callers tell.
+    bytes_touched,
     /// Pipelines compiled.
     pipelines,
     /// Bind-group and pipeline layouts created.

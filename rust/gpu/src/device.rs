@@ -1,6 +1,6 @@
 //! An open device: what callers hold. Every call checks its arguments, sends a command and returns.
 
-use crate::adapter::{self, Adapter, Features, Limits, Profile, request};
+use crate::adapter::{Adapter, Features, Limits, Profile, request};
 use crate::buffer::{Buffer, Inner};
 use crate::command::{Command, Dispatch, Mailbox};
 use crate::counters::{Counters, Counts, add};
@@ -16,7 +16,6 @@ use crate::worker::Worker;
 use mxrs_base::{Error, Result};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,60 +50,7 @@ pub struct Fence {
     seq: u64,
 }
 
-type Open = HashMap<usize, Device>;
-static OPEN: Mutex<Option<(u32, Open)>> = Mutex::new(None);
-
-/// Waits for every open device and ends its worker. Devices opened before refuse commands afterwards.
-pub fn shutdown() {
-    let Some((pid, open)) = OPEN.lock().take() else { return };
-    if pid != std::process::id() {
-        return;
-    }
-    open.into_values().for_each(|device| device.close());
-}
-
 impl Device {
-    /// The `i`-th adapter, opened. Later calls return the same device, or a fresh one where it was lost.
-    ///
-    /// # Errors
-    /// Where there is no such adapter; the message says what was looked for and found.
-    pub fn get(i: usize) -> Result<Device> {
-        let adapters = adapter::adapters();
-        let Some(adapter) = adapters.get(i) else {
-            let have = match adapters.len() {
-                0 => "there is no GPU".to_string(),
-                1 => "there is one GPU, gpu(0)".to_string(),
-                n => format!("there are {n} GPUs, gpu(0) to gpu({})", n - 1),
-            };
-            return Err(Error::op(format!("gpu({i}): {have}; {}", adapter::describe())));
-        };
-        let pid = std::process::id();
-        let mut open = OPEN.lock();
-        let (owner, devices) = open.get_or_insert_with(|| (pid, HashMap::new()));
-        if *owner != pid {
-            return Err(Error::op(format!(
-                "gpu({i}): this process was forked from one that uses the GPU, and drivers do not survive that; \
-                 start it afresh (multiprocessing's 'spawn')"
-            )));
-        }
-        // The list of adapters is made once and never moves.
-        let place = std::ptr::from_ref(*adapter) as usize;
-        if let Some(device) = devices.get(&place).filter(|d| !d.is_lost()) {
-            return Ok(device.clone());
-        }
-        let profile = match std::env::var("MXRS_GPU_LIMITS").as_deref() {
-            Ok("webgpu") => Profile::WebGpu,
-            Ok("metal") => Profile::Metal,
-            Ok("") | Err(_) => Profile::Full,
-            Ok(other) => {
-                return Err(Error::value(format!("MXRS_GPU_LIMITS={other}: allowed are webgpu and metal")));
-            }
-        };
-        let device = Device::open(adapter, profile)?;
-        devices.insert(place, device.clone());
-        Ok(device)
-    }
-
     /// A device of its own, with its own worker and pool, that [`Device::get`] does not know of.
     pub fn open(adapter: &Adapter, profile: Profile) -> Result<Device> {
         let what = format!("opening {}", adapter.name);
@@ -329,6 +275,10 @@ impl Device {
         Fence { shared: self.0.clone(), seq: self.0.mailbox.last() }
     }
 
+    /// Counts bytes of arrays that an operator read or wrote.
+    pub fn touched(&self, bytes: u64) {
+        add(&self.0.counters.bytes_touched, bytes);
+    }
     pub fn counts(&self) -> Counts {
         self.0.counters.read()
     }

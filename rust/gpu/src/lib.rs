@@ -2,7 +2,7 @@
 //!
 //! The tour, from the ground up:
 //! - [`adapters`] lists what the machine has; [`describe`] says what was looked for and found.
-//! - [`Device::get`] opens one: a worker thread owns the command encoder, calls send it commands and return at once.
+//! - [`Device::get`] opens one, [`devices`] are those that are open: a worker thread owns the command encoder, calls send it commands and return at once.
 //! - [`Device::alloc`] hands out a [`Buffer`] from a pool of size classes.
 //! - [`Device::write`], [`Device::read`], [`Device::copy`] and [`Device::fill`] move bytes, in order with dispatches.
 //! - [`Device::pipeline`] compiles a [`Shader`] once; [`Device::dispatch`] runs it over buffers with [`Params`].
@@ -17,6 +17,7 @@ mod command;
 mod counters;
 mod device;
 mod error;
+mod open;
 mod pipeline;
 mod pool;
 mod profile;
@@ -30,7 +31,8 @@ mod worker;
 pub use adapter::{Adapter, Features, Kind, Limits, Profile, adapters, all_adapters, describe};
 pub use buffer::Buffer;
 pub use counters::Counts;
-pub use device::{Device, Fence, shutdown};
+pub use device::{Device, Fence};
+pub use open::{devices, profile_all, shutdown, wait_all};
 pub use pipeline::{Key, Pipeline};
 pub use pool::Memory;
 pub use profile::Span;

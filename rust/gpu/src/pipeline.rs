@@ -14,7 +14,7 @@ use std::sync::Arc;
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Key {
     template: &'static str,
-    words: SmallVec<[u64; 8]>,
+    words: SmallVec<[u64; 14]>,
 }
 
 impl Key {

@@ -31,7 +31,7 @@ pub fn run_on_gpu(
     let now = || {
         let ins: SmallVec<[GpuView; 4]> = views(op, ins.iter().copied())?;
         let outs: SmallVec<[GpuView; 4]> = views(op, outs.iter())?;
-        ops::run_gpu(&GpuCtx { op, attrs, ins: &ins, outs: &outs, train, rng, device: &device })
+        ops::run_gpu(&GpuCtx { op, attrs, ins: &ins, outs: &outs, train, rng, device: &device, then: None })
     };
     let later = || -> Box<dyn FnOnce() -> Result<()> + Send> {
         let (attrs, device) = (attrs.clone(), device.clone());
@@ -40,7 +40,16 @@ pub fn run_on_gpu(
         Box::new(move || {
             let ins: SmallVec<[GpuView; 4]> = views(op, ins.iter())?;
             let outs: SmallVec<[GpuView; 4]> = views(op, outs.iter())?;
-            ops::run_gpu(&GpuCtx { op, attrs: &attrs, ins: &ins, outs: &outs, train, rng, device: &device })
+            ops::run_gpu(&GpuCtx {
+                op,
+                attrs: &attrs,
+                ins: &ins,
+                outs: &outs,
+                train,
+                rng,
+                device: &device,
+                then: None,
+            })
         })
     };
     // Sending takes microseconds, whatever the device then has to do.

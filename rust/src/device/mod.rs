@@ -5,7 +5,6 @@
 use crate::memory::Block;
 use mxrs_base::{Error, Result};
 pub use mxrs_gpu::{Buffer, Device};
-use parking_lot::Mutex;
 use std::fmt;
 use std::sync::OnceLock;
 
@@ -79,28 +78,16 @@ impl fmt::Display for Context {
     }
 }
 
-/// Devices that were used, by their number.
-static USED: Mutex<Vec<(i32, Device)>> = Mutex::new(Vec::new());
-
 /// The device of a GPU context.
 pub fn gpu(context: Context) -> Result<Device> {
-    if let Some((_, device)) = USED.lock().iter().find(|(id, device)| *id == context.id && !device.is_lost())
-    {
-        return Ok(device.clone());
-    }
     let i = usize::try_from(context.id)
         .map_err(|_| Error::value(format!("{context} is not a device; they are counted from 0")))?;
-    let device = Device::get(i)?;
-    let mut used = USED.lock();
-    used.retain(|(id, _)| *id != context.id);
-    used.push((context.id, device.clone()));
-    Ok(device)
+    Device::get(i)
 }
 
 /// Waits for all that was sent to GPUs; the first error that nobody has seen.
 pub fn wait_gpus() -> Result<()> {
-    let used: Vec<Device> = USED.lock().iter().map(|(_, device)| device.clone()).collect();
-    used.iter().map(Device::wait).fold(Ok(()), Result::and)
+    mxrs_gpu::wait_all()
 }
 
 /// The memory behind an array.

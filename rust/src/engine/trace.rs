@@ -38,6 +38,15 @@ pub fn take() -> Vec<Event> {
     std::mem::take(&mut EVENTS.lock().1)
 }
 
+/// A moment in microseconds since the recording began; `None` where nothing was recorded yet.
+pub fn moment(at: Instant) -> Option<f64> {
+    let zero = EVENTS.lock().0?;
+    Some(match at.checked_duration_since(zero) {
+        Some(since) => since.as_secs_f64() * 1e6,
+        None => -zero.duration_since(at).as_secs_f64() * 1e6,
+    })
+}
+
 fn thread() -> u64 {
     static COUNT: AtomicU64 = AtomicU64::new(1);
     thread_local!(static NUMBER: Cell<u64> = const { Cell::new(0) });

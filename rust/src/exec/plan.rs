@@ -471,7 +471,8 @@ impl Placer {
 pub fn simple_on_gpu(name: &str, ins: &[GpuView], outs: &[GpuView], device: &Device) -> Result<()> {
     let op: OpRef = registry::expect(name);
     let attrs = Attrs::new(op, &[])?;
-    ops::run_gpu(&GpuCtx { op, attrs: &attrs, ins, outs, train: false, rng: RngPos::default(), device })
+    let (train, rng) = (false, RngPos::default());
+    ops::run_gpu(&GpuCtx { op, attrs: &attrs, ins, outs, train, rng, device, then: None })
 }
 
 /// Runs an operator without attributes on memory.

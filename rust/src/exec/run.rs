@@ -4,6 +4,7 @@ use super::memory::Lease;
 use super::plan::{Place, Plan, Step, simple, simple_on_gpu};
 use crate::array::{Array, next_rng};
 use crate::engine::{self, ChunkRef};
+use crate::graph::Instr;
 use crate::ops::{GpuView, RngPos, View};
 use mxrs_base::{Error, Result};
 use parking_lot::Mutex;
@@ -149,6 +150,17 @@ impl Run {
     }
 }
 
+/// Makes a call, with a note for the profiler.
+fn noted<V>(
+    instr: &Instr,
+    outs: &[V],
+    bytes: impl Fn(&V) -> usize,
+    work: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    let what = || (instr.name().to_string(), outs.iter().map(bytes).sum());
+    engine::trace::span("symbolic", what, work)
+}
+
 impl Drop for Run {
     fn drop(&mut self) {
         self.arena.pass_on();
@@ -212,7 +224,7 @@ impl Bound {
                 .iter()
                 .zip(values)
                 .map(|(p, v)| self.gpu_view(*p, *v))
-                .collect::<Result<SmallVec<[GpuView; 4]>>>()
+                .collect::<Result<SmallVec<[GpuView; 8]>>>()
         };
         for step in &plan.steps[range] {
             match step {
@@ -220,8 +232,8 @@ impl Bound {
                     let instr = &plan.program.instrs[*n as usize];
                     let (ins, outs) = (views(ins, &instr.ins)?, views(outs, &instr.outs)?);
                     let rng = self.rng.get(n).copied().unwrap_or_default();
-                    instr
-                        .send(&ins, &outs, (plan.train, rng), &device)
+                    let send = || instr.send(&ins, &outs, (plan.train, rng), &device);
+                    noted(instr, &outs, |v| v.spec.bytes().unwrap_or(0), send)
                         .map_err(|e| e.within(&format!("node {}", plan.node(instr))))?;
                 }
                 Step::Copy { value, from, to } => {
@@ -259,12 +271,13 @@ impl Bound {
                         .map(|(p, v)| self.view(*p, *v))
                         .collect::<Result<_>>()?;
                     let rng = self.rng.get(&n).copied().unwrap_or_default();
-                    let what = || {
-                        let bytes = outs.iter().map(|v| v.spec.bytes().unwrap_or(0)).sum();
-                        (instr.name().to_string(), bytes)
-                    };
-                    engine::trace::span("symbolic", what, || instr.run(&ins, &outs, plan.train, rng))
-                        .map_err(|e| e.within(&format!("node {}", plan.node(instr))))?;
+                    noted(
+                        instr,
+                        &outs,
+                        |v| v.spec.bytes().unwrap_or(0),
+                        || instr.run(&ins, &outs, plan.train, rng),
+                    )
+                    .map_err(|e| e.within(&format!("node {}", plan.node(instr))))?;
                 }
                 Step::Copy { value, from, to } => {
                     simple("_copyto", &[self.view(*from, *value)?], &[self.view(*to, *value)?])?;

@@ -6,8 +6,8 @@
 use crate::array::Array;
 use crate::device::Device;
 use crate::ops::{
-    self, Attrs, Body, Build, Ctx, GpuCtx, GpuView, GradArgs, OpRef, RngPos, Sig, Spec, Specs, Value, Values,
-    View, promote,
+    self, Attrs, Body, Build, Ctx, GpuCtx, GpuThen, GpuView, GradArgs, OpRef, RngPos, Sig, Spec, Specs,
+    Value, Values, View, promote,
 };
 use mxrs_base::{Error, Result};
 use mxrs_formula::Formula;
@@ -106,11 +106,13 @@ impl Instr {
         match &self.work {
             Work::Op { op, attrs } => {
                 let own = self.then.as_ref().map_or(ins.len(), |then| ins.len() + 1 - then.formula.arity());
-                ops::run_gpu(&GpuCtx { op, attrs, ins: &ins[..own], outs, train, rng, device })?;
-                let Some(then) = &self.then else { return Ok(()) };
-                let mut views: SmallVec<[GpuView; 4]> = ins[own..].into();
+                let (ins, more) = ins.split_at(own);
+                let run = |then| ops::run_gpu(&GpuCtx { op, attrs, ins, outs, train, rng, device, then });
+                let Some(then) = &self.then else { return run(None) };
+                let mut views: SmallVec<[GpuView; 4]> = more.into();
                 views.insert(then.at, outs[0]);
-                ops::run_formula_gpu(device, &then.formula, &then.params, &views, &outs[0], op.name)
+                let others = GpuThen::others(more, &outs[0]);
+                run(Some(&GpuThen::new(&then.formula, &then.params, then.at, &views, others.as_deref())))
             }
             Work::Fused { formula, params } => {
                 ops::run_formula_gpu(device, formula, params, ins, &outs[0], "fused")

@@ -6,10 +6,10 @@
 
 use super::linalg::{fill, wanted};
 use super::registry::Registry;
-use super::{Attrs, Build, GpuCtx, GradArgs, Grads, Param, Sig, Value};
+use super::{Attrs, Build, GradArgs, Grads, Param, Sig, Value};
 use super::{choice, draw, empty, flag, int, ints};
-use crate::shaders::conv::{launch_conv, launch_conv_data, launch_conv_weight};
-use crate::shaders::matmul::{Bias, Epilogue};
+use crate::shaders::conv::{Channels, launch_conv, launch_conv_data, launch_conv_weight};
+use crate::shaders::epilogue::Bias;
 use mxrs_base::{AttrValue, Error, ErrorKind, Result, Shape, dispatch_float};
 use mxrs_kernels::conv::{
     Conv, ConvGeom, Done, UNHEARD, Window, conv_data_grad, conv_forward, conv_weight_grad, deconv_forward,
@@ -17,6 +17,7 @@ use mxrs_kernels::conv::{
 };
 use mxrs_kernels::copy;
 use mxrs_kernels::parts::{bytes_of, bytes_of_mut, units, units_mut};
+use smallvec::SmallVec;
 use std::borrow::Cow;
 
 const DATA: &str = "_backward_Convolution_data";
@@ -65,20 +66,23 @@ fn channels_last(a: &Attrs) -> bool {
     a.str("layout").ends_with('C')
 }
 
+/// A number for each spatial axis, without an allocation: a plan asks in every run.
+type Axes = SmallVec<[usize; 3]>;
+
 /// A tuple of the window, `default` along each axis where it is empty.
-fn per_axis(a: &Attrs, name: &str, ndim: usize, default: usize) -> Vec<usize> {
+fn per_axis(a: &Attrs, name: &str, ndim: usize, default: usize) -> Axes {
     match a.opt_ints(name) {
-        [] => vec![default; ndim],
+        [] => Axes::from_elem(default, ndim),
         given => given.iter().map(|v| usize::try_from(v.unwrap_or(default as i64)).unwrap_or(0)).collect(),
     }
 }
 
 /// The window's tuples, owned.
 struct Tuples {
-    kernel: Vec<usize>,
-    stride: Vec<usize>,
-    dilate: Vec<usize>,
-    pad: Vec<usize>,
+    kernel: Axes,
+    stride: Axes,
+    dilate: Axes,
+    pad: Axes,
 }
 
 impl Tuples {
@@ -109,7 +113,7 @@ impl Tuples {
 }
 
 /// `(batch, channels, spatial extents)` of an array in the layout.
-fn split(a: &Attrs, shape: &Shape, spatial: usize) -> Result<(usize, usize, Vec<usize>)> {
+fn split(a: &Attrs, shape: &Shape, spatial: usize) -> Result<(usize, usize, Axes)> {
     if shape.ndim() != spatial + 2 {
         return Err(Error::op(format!(
             "data has {} dimensions; {} are allowed for a kernel of {spatial} (batch, channel and space)",
@@ -119,8 +123,8 @@ fn split(a: &Attrs, shape: &Shape, spatial: usize) -> Result<(usize, usize, Vec<
     }
     let last = shape.ndim() - 1;
     Ok(match channels_last(a) {
-        true => (shape[0], shape[last], shape[1..last].to_vec()),
-        false => (shape[0], shape[1], shape[2..].to_vec()),
+        true => (shape[0], shape[last], shape[1..last].into()),
+        false => (shape[0], shape[1], shape[2..].into()),
     })
 }
 
@@ -178,7 +182,7 @@ fn deconv_geometry(a: &Attrs, data: &Shape) -> Result<ConvGeom> {
 
 /// The pad and adj with which a deconvolution of `dims` has the extents `target`: what is too much is cut off in
 /// halves, an odd element with `adj`.
-fn reach_target(t: &Tuples, dims: &[usize], target: &[usize]) -> Result<(Vec<usize>, Vec<usize>)> {
+fn reach_target(t: &Tuples, dims: &[usize], target: &[usize]) -> Result<(Axes, Axes)> {
     let full = |i: usize| {
         let steps = dims[i].checked_sub(1)?.checked_mul(t.stride[i])?;
         let window = (t.kernel[i] - 1).checked_mul(t.dilate[i])?.checked_add(1)?;
@@ -299,8 +303,7 @@ fn convolution(r: &mut Registry) {
         .gpu(|c| {
             let g = geometry(c.attrs, c.shape(0), c.attrs.size("num_filter"))?;
             let bias = if c.ins.len() > 2 { Bias::Rows(c.x(2)) } else { Bias::None };
-            first_only(c)?;
-            launch_conv(c.device, &g, c.x(0), c.x(1), c.y(0), &Epilogue { bias, ..Epilogue::NONE }, c.op.name)
+            launch_conv(c.device, (&g, channels(c.attrs)), c.x(0), c.x(1), c.y(0), &c.epilogue(bias), c.op.name)
         })
         .cost(|s, _| geometry(s.attrs, s.shape(0), s.attrs.size("num_filter")).map_or(0.0, |g| cost(&g)))
         .finishes()
@@ -328,16 +331,9 @@ fn convolution(r: &mut Registry) {
         );
 }
 
-/// Refuses channels last, which the GPU's kernels do not read yet.
-fn first_only(c: &GpuCtx) -> Result<()> {
-    match channels_last(c.attrs) {
-        false => Ok(()),
-        true => Err(Error::not_implemented(format!(
-            "{}: layout {} is not built for GPUs yet; NCW, NCHW and NCDHW are allowed",
-            c.op.name,
-            c.attrs.str("layout")
-        ))),
-    }
+/// Where channels stand, in the terms of a GPU.
+fn channels(a: &Attrs) -> Channels {
+    if channels_last(a) { Channels::Last } else { Channels::First }
 }
 
 /// The spatial extents among three, for an array of batch, channel and space.
@@ -451,14 +447,15 @@ fn deconvolution(r: &mut Registry) {
                 let (x, w) = (channels_first(a, c.x::<T>(0), c.shape(0)), channels_first(a, c.x::<T>(1), c.shape(1)));
                 let bias = (c.ins.len() > 2).then(|| c.x::<T>(2));
                 into_layout(a, c.y::<T>(0), c.out_shape(0), |y| deconv_forward(&g, &x, &w, bias, false, y));
+                in_parts(c.out_shape(0).size(), &c.finish());
                 Ok(())
             }, else c.bad_dtype(c.dtype(0)))
         })
+        .finishes()
         .gpu(|c| {
             let g = deconv_geometry(c.attrs, c.shape(0))?;
             let bias = if c.ins.len() > 2 { Bias::Rows(c.x(2)) } else { Bias::None };
-            first_only(c)?;
-            launch_conv_data(c.device, &g, c.x(0), c.x(1), c.y(0), &Epilogue { bias, ..Epilogue::NONE }, c.op.name)
+            launch_conv_data(c.device, (&g, channels(c.attrs)), c.x(0), c.x(1), c.y(0), &c.epilogue(bias), c.op.name)
         })
         .cost(|s, _| deconv_geometry(s.attrs, s.shape(0)).map_or(0.0, |g| cost(&g)))
         .keeps(&[0, 1], &[])
@@ -518,13 +515,22 @@ fn data_gradient(r: &mut Registry) {
                 let head = channels_first(a, c.x::<T>(0), c.shape(0));
                 let w = channels_first(a, c.x::<T>(1), c.shape(1));
                 into_layout(a, c.y::<T>(0), c.out_shape(0), |dx| conv_data_grad(&g, &head, &w, false, dx));
+                in_parts(c.out_shape(0).size(), &c.finish());
                 Ok(())
             }, else c.bad_dtype(c.dtype(0)))
         })
+        .finishes()
         .gpu(|c| {
             let g = geometry(c.attrs, c.out_shape(0), c.attrs.size("num_filter"))?;
-            first_only(c)?;
-            launch_conv_data(c.device, &g, c.x(0), c.x(1), c.y(0), &Epilogue::NONE, c.op.name)
+            launch_conv_data(
+                c.device,
+                (&g, channels(c.attrs)),
+                c.x(0),
+                c.x(1),
+                c.y(0),
+                &c.epilogue(Bias::None),
+                c.op.name,
+            )
         })
         .cost(|s, outs| {
             geometry(s.attrs, &outs[0].shape, s.attrs.size("num_filter")).map_or(0.0, |g| cost(&g))
@@ -569,8 +575,7 @@ fn weight_gradient(r: &mut Registry) {
         })
         .gpu(|c| {
             let g = geometry(c.attrs, c.shape(0), c.attrs.size("num_filter"))?;
-            first_only(c)?;
-            launch_conv_weight(c.device, &g, c.x(0), c.x(1), c.y(0), 0.0, c.op.name)
+            launch_conv_weight(c.device, (&g, channels(c.attrs)), c.x(0), c.x(1), c.y(0), 0.0, c.op.name)
         })
         .cost(|s, _| geometry(s.attrs, s.shape(0), s.attrs.size("num_filter")).map_or(0.0, |g| cost(&g)))
         .keeps(&[0, 1], &[])

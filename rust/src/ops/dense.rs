@@ -3,7 +3,8 @@
 use super::linalg::{fill, product, product_cost, wanted};
 use super::registry::Registry;
 use super::{Attrs, Build, Ctx, GradArgs, Grads, Sig, Specs, draw, flag, int};
-use crate::shaders::matmul::{self, Bias, Epilogue, launch_matmul};
+use crate::shaders::epilogue::Bias;
+use crate::shaders::matmul::{self, launch_matmul};
 use mxrs_base::{Result, Shape};
 use mxrs_kernels::gemm::{Product, gemm_then};
 
@@ -32,15 +33,7 @@ pub fn register(r: &mut Registry) {
             let ((count, length), hidden) = (vectors(c.attrs, c.shape(0)), c.attrs.size("num_hidden"));
             let bias = if c.ins.len() > 2 { Bias::Cols(c.x(2)) } else { Bias::None };
             let p = matmul::Product::dense(false, true, count, hidden, length, 1);
-            launch_matmul(
-                c.device,
-                &p,
-                c.x(0),
-                c.x(1),
-                c.y(0),
-                &Epilogue { bias, ..Epilogue::NONE },
-                c.op.name,
-            )
+            launch_matmul(c.device, &p, c.x(0), c.x(1), c.y(0), &c.epilogue(bias), c.op.name)
         })
         .finishes()
         .cost(|s, outs| {

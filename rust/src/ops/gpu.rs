@@ -8,10 +8,12 @@ use super::def::{Body, OpRef};
 use super::infer::Spec;
 use super::kernel::{RngPos, broadcast_strides};
 use crate::device::{Buffer, Device};
+use crate::shaders::epilogue::{Bias, Epilogue, Finish, Other};
 use crate::shaders::{Place, Span, copy, map};
 use mxrs_base::{DType, Error, Result, Shape};
 use mxrs_formula::Formula;
 use smallvec::SmallVec;
+use std::cell::Cell;
 
 /// The memory of one value on a device.
 #[derive(Clone, Copy)]
@@ -37,9 +39,63 @@ pub struct GpuCtx<'a> {
     pub train: bool,
     pub rng: RngPos,
     pub device: &'a Device,
+    /// What was fused behind the kernel.
+    pub then: Option<&'a GpuThen<'a>>,
 }
 
+/// A formula that was fused behind a kernel. The kernel's launch takes it along ([`GpuCtx::epilogue`]), or it follows as
+/// a dispatch of its own.
+pub struct GpuThen<'a> {
+    formula: &'a Formula,
+    params: &'a [f64],
+    /// The formula's inputs, the kernel's result among them.
+    views: &'a [GpuView<'a>],
+    /// Which one is the result.
+    at: usize,
+    /// The others, where a launch finds their elements.
+    others: Option<&'a [Other<'a>]>,
+    taken: Cell<bool>,
+}
+
+impl<'a> GpuThen<'a> {
+    /// A formula of the result, which is its input `at`, and of other `views`, as [`GpuThen::others`] found them.
+    pub fn new(
+        formula: &'a Formula,
+        params: &'a [f64],
+        at: usize,
+        views: &'a [GpuView<'a>],
+        others: Option<&'a [Other<'a>]>,
+    ) -> GpuThen<'a> {
+        GpuThen { formula, params, views, at, others, taken: Cell::new(false) }
+    }
+
+    /// Where `more` repeats over the result; `None` where a launch cannot tell for one of them.
+    pub fn others<'v>(more: &[GpuView<'v>], result: &GpuView) -> Option<SmallVec<[Other<'v>; 3]>> {
+        more.iter().map(|v| Other::over(v.span(), &v.spec.shape, &result.spec.shape)).collect()
+    }
+}
+
+/// Slots that a product binds before its epilogue's: two operands and the result.
+const PRODUCT_SLOTS: usize = 3;
+
 impl<'a> GpuCtx<'a> {
+    /// What the launch of a product, output 0, does to its sums: the bias, and what was fused behind, if the device binds
+    /// as many buffers.
+    pub fn epilogue(&self, bias: Bias<'a>) -> Epilogue<'a> {
+        let slots = PRODUCT_SLOTS + usize::from(!matches!(bias, Bias::None));
+        Epilogue { bias, finish: self.finish(slots, |_| true), ..Epilogue::NONE }
+    }
+    /// What was fused behind the kernel, for a launch that binds `slots` buffers of its own, finds the elements of all
+    /// others for which `finds` says so, and does it to each element of output 0. Who gets it has to do it.
+    pub fn finish(&self, slots: usize, finds: impl Fn(&Other) -> bool) -> Option<Finish<'a>> {
+        let then = self.then?;
+        let others = then.others?;
+        if slots + others.len() > self.device.limits().storage_buffers as usize || !others.iter().all(finds) {
+            return None;
+        }
+        then.taken.set(true);
+        Some(Finish { formula: then.formula, params: then.params, at: then.at, others })
+    }
     pub fn shape(&self, i: usize) -> &'a Shape {
         &self.ins[i].spec.shape
     }
@@ -77,8 +133,23 @@ pub fn has_gpu_body(op: OpRef) -> bool {
     }
 }
 
-/// Sends the commands of a formula's or a kernel's body to its device.
+/// Sends the commands of a formula's or a kernel's body to its device, and of what was fused behind it.
 pub fn run_gpu(ctx: &GpuCtx) -> Result<()> {
+    run_body(ctx)?;
+    if matches!(ctx.op.body, Body::Kernel(_)) {
+        let joined = ctx.then.filter(|t| t.taken.get()).and_then(|t| t.others).unwrap_or_default();
+        let more: usize = joined.iter().map(|o| o.span.dtype.size() * o.count).sum();
+        ctx.device.touched((bytes(ctx.ins) + bytes(ctx.outs) + more) as u64);
+    }
+    match ctx.then {
+        Some(t) if !t.taken.get() => {
+            run_formula_gpu(ctx.device, t.formula, t.params, t.views, &ctx.outs[0], ctx.op.name)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn run_body(ctx: &GpuCtx) -> Result<()> {
     let name = ctx.op.name;
     match &ctx.op.body {
         Body::Formula { formula, .. } => {
@@ -106,6 +177,11 @@ pub fn run_gpu(ctx: &GpuCtx) -> Result<()> {
     }
 }
 
+/// Bytes of arrays.
+fn bytes(views: &[GpuView]) -> usize {
+    views.iter().map(|v| v.spec.shape.size() * v.spec.dtype.size()).sum()
+}
+
 /// Evaluates a formula over arrays that broadcast to the output's shape.
 pub fn run_formula_gpu(
     device: &Device,
@@ -116,6 +192,7 @@ pub fn run_formula_gpu(
     label: &'static str,
 ) -> Result<()> {
     let dims = &out.spec.shape;
+    device.touched((bytes(views) + bytes(std::slice::from_ref(out))) as u64);
     let strides = |shape: &Shape| -> SmallVec<[isize; 4]> {
         broadcast_strides(shape, dims).into_iter().map(|s| s as isize).collect()
     };

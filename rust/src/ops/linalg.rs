@@ -8,9 +8,11 @@ use super::{
     Attrs, Build, Ctx, GpuCtx, GradArgs, Grads, Sig, Spec, Specs, Value, draw, flag, float, int, one,
 };
 use crate::shaders::copy::launch_cast;
-use crate::shaders::matmul::{self, Epilogue, launch_matmul};
+use crate::shaders::epilogue::{Bias, Epilogue};
+use crate::shaders::matmul::{self, launch_matmul};
 use mxrs_base::{AttrValue, DType, Error, Result, Shape, f16};
-use mxrs_kernels::gemm::{Gemm, Product, batch_gemm, gemm};
+use mxrs_kernels::conv::in_parts;
+use mxrs_kernels::gemm::{Gemm, Product, batch_gemm, gemm, gemm_then};
 
 /// Multiply-adds of one core in a nanosecond, counted as two operations each.
 const FLOPS_PER_NS: f64 = 30.0;
@@ -94,13 +96,17 @@ fn dot(r: &mut Registry) {
         .kernel(|c| {
             let p = flat_product(c.attrs, c.shape(0), c.shape(1));
             dispatch_gemm!(c, c.dtype(0), T => {
-                gemm(&p, unit::<T>(), c.x::<T>(0), c.x::<T>(1), T::default(), c.y::<T>(0));
+                let (a, b, y, finish) = (c.x::<T>(0), c.x::<T>(1), c.y::<T>(0), c.finish());
+                gemm_then(&p, unit::<T>(), a, b, T::default(), y, &|rows, cols| {
+                    rows.map(|row| row * p.n).for_each(|row| finish(row + cols.start..row + cols.end));
+                });
                 Ok(())
             })
         })
+        .finishes()
         .gpu(|c| {
             let p = on_gpu(&flat_product(c.attrs, c.shape(0), c.shape(1)), 1);
-            launch_matmul(c.device, &p, c.x(0), c.x(1), c.y(0), &Epilogue::NONE, c.op.name)
+            launch_matmul(c.device, &p, c.x(0), c.x(1), c.y(0), &c.epilogue(Bias::None), c.op.name)
         })
         .cost(|s, _| {
             let p = flat_product(s.attrs, s.shape(0), s.shape(1));
@@ -231,12 +237,17 @@ fn batch_dot(r: &mut Registry) {
             let dims = Stack::of(s, 0, 1)?;
             s.shaped(dims.shape(s.shape(0)))
         })
-        .kernel(|c| Stack::of(&sig_of(c).borrow(), 0, 1)?.run(c, 1.0, None))
+        .kernel(|c| {
+            Stack::of(&sig_of(c).borrow(), 0, 1)?.run(c, 1.0, None)?;
+            in_parts(c.out_shape(0).size(), &c.finish());
+            Ok(())
+        })
+        .finishes()
         .gpu(|c| {
             // The axes in front of the rows: nothing lies between rows and columns.
             let stack = Stack::of_gpu(c)?;
             let p = on_gpu(&stack.product, stack.outer);
-            launch_matmul(c.device, &p, c.x(0), c.x(1), c.y(0), &Epilogue::NONE, c.op.name)
+            launch_matmul(c.device, &p, c.x(0), c.x(1), c.y(0), &c.epilogue(Bias::None), c.op.name)
         })
         .cost(stack_cost)
         .keeps(&[0, 1], &[])

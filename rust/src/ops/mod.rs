@@ -46,7 +46,7 @@ pub use build::{Build, GradArgs, Grads, Value, Values};
 pub use def::{
     Body, Gradient, Input, Keeps, OpBuilder, OpDef, OpRef, Sample, SampleInput, Shapes, draw, one,
 };
-pub use gpu::{GpuCtx, GpuView, has_gpu_body, run_formula_gpu, run_gpu};
+pub use gpu::{GpuCtx, GpuThen, GpuView, has_gpu_body, run_formula_gpu, run_gpu};
 pub use grad::gradients;
 pub use infer::{Sig, Spec, Specs, promote};
 pub use kernel::{Ctx, RngPos, View, estimate, run, run_formula, run_then};

@@ -13,8 +13,9 @@ use super::{
     flag, float,
 };
 use super::{int, string};
-use crate::shaders::{copy, norm as shaders, rows::Rows};
+use crate::shaders::{channels, copy, norm as shaders, norm::Moving, rows::Rows};
 use mxrs_base::{AttrValue, DType, Elem, Error, Result, Shape, dispatch_float};
+use mxrs_kernels::conv::in_parts;
 use mxrs_kernels::norm as kernels;
 use mxrs_kernels::real::{Float, Real};
 use smallvec::smallvec;
@@ -105,9 +106,11 @@ fn batch_norm(r: &mut Registry) {
         .kernel(|c| {
             dispatch_float!(c.dtype(0), T => {
                 forward::<T>(c);
+                in_parts(c.out_shape(0).size(), &c.finish());
                 Ok(())
             }, else c.bad_dtype(c.dtype(0)))
         })
+        .finishes()
         .gpu(forward_on_gpu)
         .states(&[3, 4])
         .inference(by_moving_statistics)
@@ -169,10 +172,11 @@ fn forward_on_gpu(c: &GpuCtx) -> Result<()> {
         shaders::launch_moments(c.device, &Rows::across(around), c.x(0), how, [mean, rstd], name)?;
     } else {
         copy::launch_cast(c.device, n, c.x(3), mean, name)?;
-        shaders::launch_inverse(c.device, n, c.x(4), eps, rstd, name)?;
+        channels::launch_inverse(c.device, n, c.x(4), eps, rstd, name)?;
     }
     let gamma = (!c.attrs.bool("fix_gamma")).then(|| c.x(1));
-    shaders::launch_channels(c.device, around, [c.x(0), mean, rstd, c.x(2)], gamma, c.y(0), name)
+    let finish = c.finish(channels::CHANNEL_SLOTS, |other| channels::finds_along(around, other));
+    channels::launch_channels(c.device, around, [c.x(0), mean, rstd, c.x(2)], gamma, finish, c.y(0), name)
 }
 
 /// With fixed statistics the layer is a formula of data and numbers per channel.
@@ -271,18 +275,15 @@ fn backward_on_gpu(c: &GpuCtx) -> Result<()> {
     let gamma = (!c.attrs.bool("fix_gamma")).then(|| c.x(2));
     let ins = [c.x(1), c.x(0), c.x(3), c.x(4)];
     let outs = [c.y(0), c.y(1), c.y(2)];
-    shaders::launch_channels_grad(c.device, around, ins, gamma, fixed, outs, c.op.name)?;
-    if fixed || c.shape(1).size() == 0 {
-        return Ok(());
-    }
-    update_on_gpu(c, 3)
+    let moving = (!fixed && c.shape(1).size() > 0).then(|| moving_on_gpu(c, 3));
+    channels::launch_channels_grad(c.device, around, ins, gamma, fixed, moving, outs, c.op.name)
 }
 
 /// Inputs from `first` on: the batch's mean and 1 / deviation, and the moving statistics.
-fn update_on_gpu(c: &GpuCtx, first: usize) -> Result<()> {
-    let rates = (c.attrs.float("momentum"), c.attrs.float("eps"));
-    let (batch, moving) = ([c.x(first), c.x(first + 1)], [c.x(first + 2), c.x(first + 3)]);
-    shaders::launch_moving(c.device, c.shape(first).size(), batch, moving, rates, c.op.name)
+fn moving_on_gpu<'a>(c: &GpuCtx<'a>, first: usize) -> Moving<'a> {
+    let [mean, rstd, moving_mean, moving_var] = [0, 1, 2, 3].map(|i| c.x(first + i));
+    let (momentum, eps) = (c.attrs.float("momentum"), c.attrs.float("eps"));
+    Moving { mean, rstd, moving_mean, moving_var, momentum, eps }
 }
 
 /// moving = moving * momentum + batch * (1 - momentum), with the batch's variance not corrected for its size.
@@ -320,7 +321,7 @@ fn batch_norm_update(r: &mut Registry) {
         })
         .gpu(|c| {
             copy::launch_cast(c.device, c.shape(0).size(), c.x(0), c.y(0), c.op.name)?;
-            update_on_gpu(c, 0)
+            channels::launch_moving(c.device, c.shape(0).size(), &moving_on_gpu(c, 0), c.op.name)
         })
         .zero_grad()
         .sample(&[draw(&[3]), draw(&[3]).within(0.5, 2.0), draw(&[3]), draw(&[3]).within(0.5, 2.0)], &[]);

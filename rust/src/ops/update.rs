@@ -127,6 +127,27 @@ pub(super) fn drive_on_gpu<R: Rule<K>, const K: usize>(
     at: Place,
     rates: &[Read],
 ) -> Result<()> {
+    let (step, numbers) = rule.step();
+    let (rates, arrays) = on_gpu::<R, K>(c, rule, at, rates);
+    steps::launch_update(c.device, step, rates, &numbers, &arrays, c.op.name)
+}
+
+/// The same for rules that differ in nothing but learning rate and decay, each at its place.
+pub(super) fn drive_many_on_gpu<R: Rule<K>, const K: usize>(c: &GpuCtx, rules: &[(R, Place)]) -> Result<()> {
+    let Some((first, _)) = rules.first() else { return Ok(()) };
+    let (step, numbers) = first.step();
+    let weights: Vec<(steps::Rates, steps::Arrays)> =
+        rules.iter().map(|(rule, at)| on_gpu::<R, K>(c, rule, *at, &[])).collect();
+    let weights: Vec<(steps::Rates, &steps::Arrays)> = weights.iter().map(|(r, a)| (*r, a)).collect();
+    steps::launch_updates(c.device, step, &weights, &numbers, c.op.name)
+}
+
+fn on_gpu<'a, R: Rule<K>, const K: usize>(
+    c: &GpuCtx<'a>,
+    rule: &R,
+    at: Place,
+    rates: &[Read],
+) -> (steps::Rates, steps::Arrays<'a>) {
     let arrays = steps::Arrays {
         n: c.out_shape(at.out).size(),
         weight: c.y(at.out),
@@ -135,10 +156,8 @@ pub(super) fn drive_on_gpu<R: Rule<K>, const K: usize>(
         master: at.master.then(|| c.x(at.first + 2 + K)),
         rates: rates.iter().map(|r| (r.name, element(c, r.input, r.at))).collect(),
     };
-    let (step, numbers) = rule.step();
     let r = rule.common();
-    let rates = steps::Rates { lr: r.lr, wd: r.wd, rescale: r.rescale, clip: limit(r.clip) };
-    steps::launch_update(c.device, step, rates, &numbers, &arrays, c.op.name)
+    (steps::Rates { lr: r.lr, wd: r.wd, rescale: r.rescale, clip: limit(r.clip) }, arrays)
 }
 
 /// Refuses states that share memory with another argument: each is written while the others are read. `weight(i)` is

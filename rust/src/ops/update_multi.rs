@@ -6,8 +6,8 @@
 
 use super::registry::Registry;
 use super::update::{
-    AdamW, Place, Read, Rule, Sgd, SgdMom, apart, check, clip, common, decays, drive, drive_on_gpu,
-    expect_numbers, first_number, limit, moments, momentum, rescale,
+    AdamW, Place, Read, Rule, Sgd, SgdMom, apart, check, clip, common, decays, drive, drive_many_on_gpu,
+    drive_on_gpu, expect_numbers, first_number, limit, moments, momentum, rescale,
 };
 use super::update_lamb::{launch_direction, launch_step, round_into, with_f32_grad};
 use super::{
@@ -162,10 +162,9 @@ fn many<R: Rule<K> + 'static, const K: usize>(
         })
         .gpu(move |c| {
             let (lrs, wds) = (c.attrs.floats("lrs"), c.attrs.floats("wds"));
-            for k in 0..c.outs.len() {
-                drive_on_gpu(c, &build(c.attrs, lrs[k], wds[k]), l.place(k), &[])?;
-            }
-            Ok(())
+            let rules: Vec<(R, Place)> =
+                (0..c.outs.len()).map(|k| (build(c.attrs, lrs[k], wds[k]), l.place(k))).collect();
+            drive_many_on_gpu(c, &rules)
         })
         .sample(&two(l, &[]), &[pair("lrs", 0.1, 0.2), pair("wds", 0.0, 0.1), ("num_weights", 2i64.into())]);
 

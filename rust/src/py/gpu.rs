@@ -2,6 +2,7 @@
 
 use super::convert::IntoPy;
 use crate::device::{Context, DeviceKind, gpu};
+use crate::engine::trace;
 use mxrs_base::Result;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -80,6 +81,21 @@ pub fn set_gpu_memory_limit(py: Python<'_>, id: i32, limit: Option<u64>) -> PyRe
 #[pyfunction]
 pub fn gpu_shutdown(py: Python<'_>) {
     py.detach(mxrs_gpu::shutdown);
+}
+
+/// The dispatches that GPUs have done since the last time, as events of the profiler.
+pub fn gpu_spans() -> Result<Vec<(String, &'static str, u64, f64, f64, usize)>> {
+    let mut events = Vec::new();
+    for (number, device) in mxrs_gpu::devices() {
+        for span in device.profile_take()? {
+            let (Some(begin), Some(end)) = (trace::moment(span.begin), trace::moment(span.end)) else {
+                continue;
+            };
+            let name = format!("{}: {}", span.label, span.kernel);
+            events.push((name, "gpu", number as u64, begin, end, 0));
+        }
+    }
+    Ok(events)
 }
 
 /// What was sent to one GPU since the last call with `reset`, by kind.

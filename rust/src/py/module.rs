@@ -4,7 +4,7 @@ use super::call;
 use super::convert::{self, IntoPy, exceptions};
 use super::exec;
 use super::gpu::{
-    gpu_counts, gpu_list, gpu_memory, gpu_search, gpu_shutdown, num_gpus, set_gpu_memory_limit,
+    gpu_counts, gpu_list, gpu_memory, gpu_search, gpu_shutdown, gpu_spans, num_gpus, set_gpu_memory_limit,
 };
 use super::numpy;
 use super::object::{self, bound, extract, set_link};
@@ -404,18 +404,30 @@ fn after_fork_in_child() {
 
 /// Starts to record what runs; times count from here.
 #[pyfunction]
-fn profiler_start() {
-    engine::trace::start();
+fn profiler_start(py: Python<'_>) -> PyResult<()> {
+    py.detach(|| {
+        engine::trace::start();
+        mxrs_gpu::profile_all(true)
+    })
+    .py(py)
 }
 #[pyfunction]
-fn profiler_stop() {
-    engine::trace::stop();
+fn profiler_stop(py: Python<'_>) -> PyResult<()> {
+    py.detach(|| {
+        engine::trace::stop();
+        mxrs_gpu::profile_all(false)
+    })
+    .py(py)
 }
-/// What was recorded: `(name, category, thread, begin_us, end_us, bytes)`.
+/// What was recorded: `(name, category, thread, begin_us, end_us, bytes)`; the "thread" of a GPU is its number, and its
+/// category `gpu`.
 #[pyfunction]
-fn profiler_take() -> Vec<(String, &'static str, u64, f64, f64, usize)> {
+fn profiler_take(py: Python<'_>) -> PyResult<Vec<(String, &'static str, u64, f64, f64, usize)>> {
     let events = engine::trace::take();
-    events.into_iter().map(|e| (e.name, e.category, e.thread, e.begin, e.end, e.bytes)).collect()
+    let mut all: Vec<_> =
+        events.into_iter().map(|e| (e.name, e.category, e.thread, e.begin, e.end, e.bytes)).collect();
+    all.extend(py.detach(gpu_spans).py(py)?);
+    Ok(all)
 }
 
 /// Threads that share one operation's work.

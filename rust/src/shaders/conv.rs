@@ -1,5 +1,4 @@
-//! Convolutions of one to three spatial dimensions, channels first, and their gradients; deconvolutions are the data
-//! gradient.
+//! Convolutions of one to three spatial dimensions and their gradients; deconvolutions are the data gradient.
 //!
 //! All three are products whose one side is read through the window (implicit: patches are never written to memory):
 //!
@@ -9,16 +8,27 @@
 //! | data gradient | channels | images x input places | filters x taps | likewise |
 //! | weight gradient | filters | channels x taps | images x output places | likewise |
 //!
+//! With channels last, (channel, tap) and (filter, tap) are counted with the tap outside, so that neighbours of a sum are
+//! neighbours in memory there as well.
+//!
 //! Groups of one channel (depthwise) have products of one row; these go an invocation, or for the weight a workgroup,
 //! per result. The window's extents and strides are part of the text, so that divisions by them are cheap.
 
 use crate::shaders::elem::{self, Num, Span};
-use crate::shaders::matmul::{Epilogue, check_float, head, sum_parts};
+use crate::shaders::epilogue::Epilogue;
+use crate::shaders::matmul::{head, sum_parts};
 use crate::shaders::tile::{self, Cut, PARAMS, Sides, TILES};
 use mxrs_base::{DType, Result};
 use mxrs_gpu::{Buffer, Device, Key, Params, Shader, Slot, linear_groups};
 use mxrs_kernels::conv::ConvGeom;
 use smallvec::SmallVec;
+
+/// Where channels stand among the axes of data, weight and result.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Channels {
+    First,
+    Last,
+}
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Pass {
@@ -37,13 +47,13 @@ enum How {
     Sum,
 }
 
-/// `y = conv(x, w)`, then the epilogue; a bias is one number per filter ([`crate::shaders::matmul::Bias::Rows`]).
+/// `y = conv(x, w)`, then the epilogue; a bias is one number per filter ([`crate::shaders::epilogue::Bias::Rows`]).
 ///
 /// # Errors
 /// For elements other than float32 and float16, and sizes that 32 bits do not count.
 pub fn launch_conv(
     device: &Device,
-    g: &ConvGeom,
+    (g, channels): (&ConvGeom, Channels),
     x: Span,
     w: Span,
     y: Span,
@@ -51,13 +61,13 @@ pub fn launch_conv(
     label: &'static str,
 ) -> Result<()> {
     let sizes = (g.group_filters(), g.batch * g.out_plane(), g.depth());
-    launch(device, Pass::Forward, g, sizes, w, x, y, epilogue, label)
+    launch(device, Pass::Forward, (g, channels), sizes, w, x, y, epilogue, label)
 }
 
 /// The gradient of the data, `dx`, from that of the output; also a deconvolution, whose bias is one per channel of `g`.
 pub fn launch_conv_data(
     device: &Device,
-    g: &ConvGeom,
+    (g, channels): (&ConvGeom, Channels),
     dy: Span,
     w: Span,
     dx: Span,
@@ -65,13 +75,13 @@ pub fn launch_conv_data(
     label: &'static str,
 ) -> Result<()> {
     let sizes = (g.group_channels(), g.batch * g.in_plane(), g.group_filters() * g.taps());
-    launch(device, Pass::Data, g, sizes, w, dy, dx, epilogue, label)
+    launch(device, Pass::Data, (g, channels), sizes, w, dy, dx, epilogue, label)
 }
 
 /// The gradient of the weight, `dw`; `beta` times what it holds is added (0 leaves it unread).
 pub fn launch_conv_weight(
     device: &Device,
-    g: &ConvGeom,
+    (g, channels): (&ConvGeom, Channels),
     x: Span,
     dy: Span,
     dw: Span,
@@ -79,14 +89,14 @@ pub fn launch_conv_weight(
     label: &'static str,
 ) -> Result<()> {
     let sizes = (g.group_filters(), g.depth(), g.batch * g.out_plane());
-    launch(device, Pass::Weight, g, sizes, dy, x, dw, &Epilogue { beta, ..Epilogue::NONE }, label)
+    launch(device, Pass::Weight, (g, channels), sizes, dy, x, dw, &Epilogue { beta, ..Epilogue::NONE }, label)
 }
 
 #[allow(clippy::too_many_arguments)] // a launch is what its caller has checked, passed on
 fn launch(
     device: &Device,
     pass: Pass,
-    g: &ConvGeom,
+    (g, channels): (&ConvGeom, Channels),
     (m, n, k): (usize, usize, usize),
     a: Span,
     b: Span,
@@ -94,9 +104,7 @@ fn launch(
     epilogue: &Epilogue,
     label: &'static str,
 ) -> Result<()> {
-    for dtype in [a.dtype, b.dtype, c.dtype] {
-        check_float(dtype, label)?;
-    }
+    epilogue.check([a, b, c], label)?;
     if m * n * g.groups == 0 {
         return Ok(());
     }
@@ -108,7 +116,7 @@ fn launch(
             (How::Tiled(cut.tile), cut.splits)
         }
     };
-    let job = Job { pass, g, sizes: (m, n, k), how, splits };
+    let job = Job { pass, g, channels, sizes: (m, n, k), how, splits };
     if splits == 1 {
         return job.launch(device, a, b, c, epilogue, label);
     }
@@ -122,6 +130,7 @@ fn launch(
 struct Job<'a> {
     pass: Pass,
     g: &'a ConvGeom,
+    channels: Channels,
     sizes: (usize, usize, usize),
     how: How,
     splits: usize,
@@ -165,15 +174,14 @@ impl Job<'_> {
             How::Sum => (15, 1),
         };
         let types = (a.dtype as u64) << 4 | (b.dtype as u64) << 8 | (c.dtype as u64) << 12;
-        let mut key = Key::new("conv")
-            .with(self.pass as u64 | types | how << 16 | epilogue.word() << 24)
-            .with(epilogue.fingerprint());
+        let mut key = epilogue
+            .key(Key::new("conv").with(self.pass as u64 | types | how << 16 | (self.channels as u64) << 20));
         for extent in g.kernel.into_iter().chain(g.stride) {
             key = key.with(extent as u64);
         }
         let pipeline = device.pipeline(&key, || Ok(self.shader(a.dtype, b.dtype, c.dtype, epilogue)))?;
-        let mut buffers: SmallVec<[&Buffer; 4]> = SmallVec::from_slice(&[a.buffer, b.buffer, c.buffer]);
-        buffers.extend(epilogue.bias().map(|s| s.buffer));
+        let mut buffers: SmallVec<[&Buffer; 6]> = SmallVec::from_slice(&[a.buffer, b.buffer, c.buffer]);
+        buffers.extend(epilogue.buffers());
         let (m, n, _) = self.sizes;
         let blocks = match self.how {
             How::Tiled(t) => TILES[t].blocks(m, n),
@@ -230,12 +238,15 @@ impl Job<'_> {
         let fill = |text: &str, dtype: DType, name: &str| {
             text.replace("LOAD(at)", &elem::load(dtype, Num::F32, name, "at"))
         };
-        let along_k = self.pass == Pass::Weight;
+        let (layout, a_along_k, b_along_k) = match self.channels {
+            Channels::First => (FIRST, true, self.pass == Pass::Weight),
+            Channels::Last => (LAST, self.pass == Pass::Forward, self.pass != Pass::Weight),
+        };
         let sides = Sides {
-            a: constants + COMMON + &fill(a_text, a, "a"),
-            a_along_k: true,
+            a: constants + COMMON + layout + &fill(a_text, a, "a"),
+            a_along_k,
             b: fill(b_text, b, "b"),
-            b_along_k: along_k,
+            b_along_k,
             store: epilogue.store(c, c_at, "batch * p.m + i"),
         };
         let body = match self.how {
@@ -251,6 +262,8 @@ impl Job<'_> {
 const COMMON: &str = "
 fn in_plane() -> u32 { return p.in_z * p.in_y * p.in_x; }
 fn out_plane() -> u32 { return p.out_z * p.out_y * p.out_x; }
+fn group_channels() -> u32 { return p.channels / p.groups; }
+fn group_filters() -> u32 { return p.filters / p.groups; }
 fn taps() -> u32 { return kernel_z * kernel_y * kernel_x; }
 fn dilated(tap: vec3<u32>) -> vec3<i32> {
     return vec3<i32>(tap * vec3<u32>(p.dilate_zy >> 16u, p.dilate_zy & 0xffffu, p.dilate_x));
@@ -266,6 +279,27 @@ fn in_place(q: u32) -> vec3<u32> {
 }
 fn pads() -> vec3<i32> { return vec3<i32>(i32(p.pad_z), i32(p.pad_y), i32(p.pad_x)); }
 const strides = vec3<u32>(stride_z, stride_y, stride_x);
+";
+
+/// Distances from a channel, and from a place, to the next one in data and in results; a number of `count` channels (or
+/// filters) with taps taken apart, and put together as the weight of `count` channels per filter has it.
+const FIRST: &str = "
+fn in_channel() -> u32 { return in_plane(); }
+fn out_channel() -> u32 { return out_plane(); }
+fn in_next() -> u32 { return 1u; }
+fn out_next() -> u32 { return 1u; }
+fn channel_of(k: u32, count: u32) -> u32 { return k / taps(); }
+fn tap_of(k: u32, count: u32) -> u32 { return k % taps(); }
+fn weight_at(channel: u32, tap: u32, count: u32) -> u32 { return channel * taps() + tap; }
+";
+const LAST: &str = "
+fn in_channel() -> u32 { return 1u; }
+fn out_channel() -> u32 { return 1u; }
+fn in_next() -> u32 { return p.channels; }
+fn out_next() -> u32 { return p.filters; }
+fn channel_of(k: u32, count: u32) -> u32 { return k % count; }
+fn tap_of(k: u32, count: u32) -> u32 { return k / count; }
+fn weight_at(channel: u32, tap: u32, count: u32) -> u32 { return tap * count + channel; }
 ";
 
 /// a is the weight: filter i of the group, k = (channel, tap) as it lies.
@@ -286,16 +320,19 @@ const FORWARD_B: &str = "
 struct Col { at: u32, place: vec3<i32>, inside: bool }
 struct BStep { at: u32, place: vec3<i32> }
 fn b_col(j: u32) -> Col {
-    let image = j / out_plane();
+    let image = j / out_plane() * p.channels * in_plane();
     let place = vec3<i32>(out_place(j % out_plane()) * strides) - pads();
-    return Col(p.o_b + (image * p.channels + batch * (p.channels / p.groups)) * in_plane(), place, j < p.n);
+    return Col(p.o_b + image + batch * group_channels() * in_channel(), place, j < p.n);
 }
-fn b_step(k: u32) -> BStep { return BStep(k / taps() * in_plane(), dilated(tap_place(k % taps()))); }
+fn b_step(k: u32) -> BStep {
+    let count = group_channels();
+    return BStep(channel_of(k, count) * in_channel(), dilated(tap_place(tap_of(k, count))));
+}
 fn b_at(col: Col, step: BStep) -> f32 {
     // Before the image the number wraps and is too large.
     let q = vec3<u32>(col.place + step.place);
     if (!col.inside || q.x >= p.in_z || q.y >= p.in_y || q.z >= p.in_x) { return 0.0; }
-    let at = col.at + step.at + (q.x * p.in_y + q.y) * p.in_x + q.z;
+    let at = col.at + step.at + ((q.x * p.in_y + q.y) * p.in_x + q.z) * in_next();
     return LOAD(at);
 }
 ";
@@ -303,7 +340,8 @@ fn b_at(col: Col, step: BStep) -> f32 {
 const FORWARD_C: &str = "
 fn c_at(i: u32, j: u32) -> u32 {
     let plane = out_plane();
-    return p.o_c + (j / plane * p.filters + batch * p.m + i) * plane + j % plane;
+    let image = j / plane * p.filters * plane;
+    return p.o_c + image + (batch * p.m + i) * out_channel() + j % plane * out_next();
 }
 ";
 
@@ -312,9 +350,12 @@ const DATA_A: &str = "
 struct Row { at: u32, inside: bool }
 struct AStep { at: u32 }
 fn a_row(i: u32) -> Row {
-    return Row(p.o_a + batch * (p.filters / p.groups) * p.m * taps() + i * taps(), i < p.m);
+    return Row(p.o_a + batch * group_filters() * p.m * taps() + weight_at(i, 0u, p.m), i < p.m);
 }
-fn a_step(k: u32) -> AStep { return AStep(k / taps() * p.m * taps() + k % taps()); }
+fn a_step(k: u32) -> AStep {
+    let count = group_filters();
+    return AStep(channel_of(k, count) * p.m * taps() + weight_at(0u, tap_of(k, count), p.m));
+}
 fn a_at(row: Row, step: AStep) -> f32 {
     if (!row.inside) { return 0.0; }
     let at = row.at + step.at;
@@ -327,18 +368,21 @@ const DATA_B: &str = "
 struct Col { at: u32, place: vec3<i32>, inside: bool }
 struct BStep { at: u32, place: vec3<i32> }
 fn b_col(j: u32) -> Col {
-    let image = j / in_plane();
+    let image = j / in_plane() * p.filters * out_plane();
     let place = vec3<i32>(in_place(j % in_plane())) + pads();
-    return Col(p.o_b + (image * p.filters + batch * (p.filters / p.groups)) * out_plane(), place, j < p.n);
+    return Col(p.o_b + image + batch * group_filters() * out_channel(), place, j < p.n);
 }
-fn b_step(k: u32) -> BStep { return BStep(k / taps() * out_plane(), dilated(tap_place(k % taps()))); }
+fn b_step(k: u32) -> BStep {
+    let count = group_filters();
+    return BStep(channel_of(k, count) * out_channel(), dilated(tap_place(tap_of(k, count))));
+}
 fn b_at(col: Col, step: BStep) -> f32 {
     let v = col.place - step.place;
     if (!col.inside || v.x < 0 || v.y < 0 || v.z < 0) { return 0.0; }
     let u = vec3<u32>(v);
     let q = u / strides;
     if (any(q * strides != u) || q.x >= p.out_z || q.y >= p.out_y || q.z >= p.out_x) { return 0.0; }
-    let at = col.at + step.at + (q.x * p.out_y + q.y) * p.out_x + q.z;
+    let at = col.at + step.at + ((q.x * p.out_y + q.y) * p.out_x + q.z) * out_next();
     return LOAD(at);
 }
 ";
@@ -346,7 +390,8 @@ fn b_at(col: Col, step: BStep) -> f32 {
 const DATA_C: &str = "
 fn c_at(i: u32, j: u32) -> u32 {
     let plane = in_plane();
-    return p.o_c + (j / plane * p.channels + batch * p.m + i) * plane + j % plane;
+    let image = j / plane * p.channels * plane;
+    return p.o_c + image + (batch * p.m + i) * in_channel() + j % plane * in_next();
 }
 ";
 
@@ -354,10 +399,10 @@ fn c_at(i: u32, j: u32) -> u32 {
 const WEIGHT_A: &str = "
 struct Row { at: u32, inside: bool }
 struct AStep { at: u32 }
-fn a_row(i: u32) -> Row { return Row(p.o_a + i * out_plane(), i < p.m); }
+fn a_row(i: u32) -> Row { return Row(p.o_a + (batch * p.m + i) * out_channel(), i < p.m); }
 fn a_step(k: u32) -> AStep {
     let plane = out_plane();
-    return AStep((k / plane * p.filters + batch * p.m) * plane + k % plane);
+    return AStep(k / plane * p.filters * plane + k % plane * out_next());
 }
 fn a_at(row: Row, step: AStep) -> f32 {
     if (!row.inside) { return 0.0; }
@@ -366,22 +411,23 @@ fn a_at(row: Row, step: AStep) -> f32 {
 }
 ";
 
-/// b is the data: j = (channel, tap), k = (image, output place).
+/// b is the data: j = (channel, tap) as in the weight, k = (image, output place).
 const WEIGHT_B: &str = "
 struct Col { at: u32, place: vec3<i32>, inside: bool }
 struct BStep { at: u32, place: vec3<i32> }
 fn b_col(j: u32) -> Col {
-    return Col(p.o_b + j / taps() * in_plane(), dilated(tap_place(j % taps())) - pads(), j < p.n);
+    let count = group_channels();
+    let channel = batch * count + channel_of(j, count);
+    return Col(p.o_b + channel * in_channel(), dilated(tap_place(tap_of(j, count))) - pads(), j < p.n);
 }
 fn b_step(k: u32) -> BStep {
     let plane = out_plane();
-    let image = (k / plane * p.channels + batch * (p.channels / p.groups)) * in_plane();
-    return BStep(image, vec3<i32>(out_place(k % plane) * strides));
+    return BStep(k / plane * p.channels * in_plane(), vec3<i32>(out_place(k % plane) * strides));
 }
 fn b_at(col: Col, step: BStep) -> f32 {
     let q = vec3<u32>(col.place + step.place);
     if (!col.inside || q.x >= p.in_z || q.y >= p.in_y || q.z >= p.in_x) { return 0.0; }
-    let at = col.at + step.at + (q.x * p.in_y + q.y) * p.in_x + q.z;
+    let at = col.at + step.at + ((q.x * p.in_y + q.y) * p.in_x + q.z) * in_next();
     return LOAD(at);
 }
 ";

@@ -1,8 +1,8 @@
 //! Convolutions and their gradients against those of the CPU.
 
-use crate::shaders::conv::{launch_conv, launch_conv_data, launch_conv_weight};
+use crate::shaders::conv::{Channels, launch_conv, launch_conv_data, launch_conv_weight};
 use crate::shaders::elem::Span;
-use crate::shaders::matmul::{Bias, Epilogue};
+use crate::shaders::epilogue::{Bias, Epilogue, Finish, Other};
 use crate::shaders::testing::*;
 use mxrs_base::DType;
 use mxrs_formula::Formula;
@@ -67,9 +67,61 @@ fn forward_agrees_with_the_cpu() {
             (upload(d, x), upload(d, w), upload(d, &bias), upload(d, &vec![9.0f32; want.len()]));
         let relu = Formula::build(1, &[], |a| a.x(0).relu());
         let epilogue =
-            Epilogue { bias: Bias::Rows(span(&bb)), formula: Some((&relu, &[])), ..Epilogue::NONE };
-        launch_conv(d, g, span(&bx), span(&bw), span(&by), &epilogue, "Convolution").unwrap();
+            Epilogue { bias: Bias::Rows(span(&bb)), finish: Some(Finish::of(&relu, &[])), ..Epilogue::NONE };
+        launch_conv(d, (g, Channels::First), span(&bx), span(&bw), span(&by), &epilogue, "Convolution")
+            .unwrap();
         assert_close(&download::<f32>(d, &by), &want, 3e-6, what);
+    });
+}
+
+/// A residual sum, a number per filter, one per image and a single one, all behind the convolution.
+#[test]
+fn other_arrays_join_behind() {
+    each_case(|d, g, x, w, _, what| {
+        let mut want = vec![0.0; g.out_len()];
+        conv::conv_forward(g, x, w, None, false, &mut want, conv::UNHEARD);
+        let more = [numbers(want.len(), 5), numbers(g.filters, 6), numbers(g.batch, 7), numbers(1, 8)];
+        let plane = g.out_plane();
+        for (e, v) in want.iter_mut().enumerate() {
+            let [same, filter, image, one] = &more;
+            let filter = filter[e / plane % g.filters];
+            *v = (same[e] - *v * filter + image[e / plane / g.filters] * 2.0 + one[0]).max(0.0);
+        }
+        let formula = Formula::build(5, &["scale"], |a| {
+            (a.x(0) - a.x(1) * a.x(2) + a.x(3) * a.param("scale") + a.x(4)).relu()
+        });
+        let (bx, bw, by) = (upload(d, x), upload(d, w), upload(d, &vec![9.0f32; want.len()]));
+        let held: Vec<Buffer> = more.iter().map(|v| upload(d, v)).collect();
+        let dims = [g.batch, g.filters, plane];
+        let shapes: [&[usize]; 4] = [&dims, &[g.filters, 1], &[g.batch, 1, 1], &[1]];
+        let others: Vec<Other> =
+            held.iter().zip(shapes).map(|(b, shape)| Other::over(span(b), shape, &dims).unwrap()).collect();
+        let finish = Finish { formula: &formula, params: &[2.0], at: 1, others: &others };
+        let epilogue = Epilogue { finish: Some(finish), ..Epilogue::NONE };
+        launch_conv(d, (g, Channels::First), span(&bx), span(&bw), span(&by), &epilogue, "Convolution")
+            .unwrap();
+        assert_close(&download::<f32>(d, &by), &want, 1e-5, what);
+    });
+}
+
+#[test]
+fn repeated_arrays_are_found() {
+    on_profiles(&[Profile::Full], |d| {
+        let buffer = upload(d, &[0.0f32; 120]);
+        let over = |shape: &[usize], dims: &[usize]| {
+            Other::over(span(&buffer), shape, dims).map(|o| (o.every, o.count, o.steps(dims)))
+        };
+        let found = |every, count, steps: &[isize]| Some((every, count, Some(steps.into())));
+        assert_eq!(over(&[3, 1, 1], &[2, 3, 4, 5]), found(20, 3, &[0, 1, 0, 0]));
+        assert_eq!(over(&[2, 3, 4, 5], &[2, 3, 4, 5]), found(1, 120, &[60, 20, 5, 1]));
+        assert_eq!(over(&[4, 1], &[2, 3, 4, 5]), found(5, 4, &[0, 0, 1, 0]));
+        assert_eq!(over(&[3, 4, 1], &[2, 3, 4, 5]), found(5, 12, &[0, 4, 1, 0]));
+        assert_eq!(over(&[1], &[2, 3]), found(1, 1, &[0, 0]));
+        assert_eq!(over(&[2, 1, 4], &[2, 3, 4]), None);
+        // Axes taken together: the places of (channel, row) over (image, channel and row, column).
+        let other = Other::over(span(&buffer), &[3, 4, 1], &[2, 3, 4, 5]).unwrap();
+        assert_eq!(other.steps(&[2, 12, 5]).unwrap()[..], [0, 1, 0]);
+        assert_eq!(other.steps(&[24, 5]), None);
     });
 }
 
@@ -80,7 +132,8 @@ fn data_gradient_agrees_with_the_cpu() {
         conv::conv_data_grad(g, dy, w, true, &mut want);
         let (by, bw, bx) = (upload(d, dy), upload(d, w), upload(d, &vec![0.5f32; want.len()]));
         let epilogue = Epilogue { beta: 1.0, ..Epilogue::NONE };
-        launch_conv_data(d, g, span(&by), span(&bw), span(&bx), &epilogue, "Convolution").unwrap();
+        launch_conv_data(d, (g, Channels::First), span(&by), span(&bw), span(&bx), &epilogue, "Convolution")
+            .unwrap();
         assert_close(&download::<f32>(d, &bx), &want, 3e-6, what);
     });
 }
@@ -92,7 +145,8 @@ fn weight_gradient_agrees_with_the_cpu() {
             let mut want = vec![0.25; g.weight_len()];
             conv::conv_weight_grad(g, x, dy, beta != 0.0, &mut want);
             let (bx, by, bw) = (upload(d, x), upload(d, dy), upload(d, &vec![0.25f32; want.len()]));
-            launch_conv_weight(d, g, span(&bx), span(&by), span(&bw), beta, "Convolution").unwrap();
+            launch_conv_weight(d, (g, Channels::First), span(&bx), span(&by), span(&bw), beta, "Convolution")
+                .unwrap();
             assert_close(&download::<f32>(d, &bw), &want, 1e-5, what);
         }
     });
@@ -110,8 +164,47 @@ fn a_deconvolution_has_a_bias_too() {
             let (bx, bw, bb, by) =
                 (upload(d, &x), upload(d, &w), upload(d, &bias), upload(d, &vec![0.0f32; want.len()]));
             let epilogue = Epilogue { bias: Bias::Rows(span(&bb)), ..Epilogue::NONE };
-            launch_conv_data(d, &g, span(&bx), span(&bw), span(&by), &epilogue, "Deconvolution").unwrap();
+            launch_conv_data(
+                d,
+                (&g, Channels::First),
+                span(&bx),
+                span(&bw),
+                span(&by),
+                &epilogue,
+                "Deconvolution",
+            )
+            .unwrap();
             assert_close(&download::<f32>(d, &by), &want, 3e-6, "deconvolution");
         }
+    });
+}
+
+/// An array of (images, channels, places) with channels last.
+fn turned(x: &[f32], channels: usize, places: usize) -> Vec<f32> {
+    let at = |e: usize| (e / channels / places * channels + e % channels) * places + e / channels % places;
+    (0..x.len()).map(|e| x[at(e)]).collect()
+}
+
+#[test]
+fn channels_may_stand_last() {
+    each_case(|d, g, x, w, dy, what| {
+        let (mut y, mut dx) = (vec![0.0; g.out_len()], vec![0.0; g.data_len()]);
+        let mut dw = vec![0.0; g.weight_len()];
+        conv::conv_forward(g, x, w, None, false, &mut y, conv::UNHEARD);
+        conv::conv_data_grad(g, dy, w, false, &mut dx);
+        conv::conv_weight_grad(g, x, dy, false, &mut dw);
+        let data = |v: &[f32]| turned(v, g.channels, g.in_plane());
+        let result = |v: &[f32]| turned(v, g.filters, g.out_plane());
+        let weight = |v: &[f32]| turned(v, g.group_channels(), g.taps());
+        let (bx, bw, bd) = (upload(d, &data(x)), upload(d, &weight(w)), upload(d, &result(dy)));
+        let (by, bdx) = (upload(d, &vec![9.0f32; y.len()]), upload(d, &vec![9.0f32; dx.len()]));
+        let bdw = upload(d, &vec![9.0f32; dw.len()]);
+        let (at, none) = ((g, Channels::Last), &Epilogue::NONE);
+        launch_conv(d, at, span(&bx), span(&bw), span(&by), none, "Convolution").unwrap();
+        launch_conv_data(d, at, span(&bd), span(&bw), span(&bdx), none, "data").unwrap();
+        launch_conv_weight(d, at, span(&bx), span(&bd), span(&bdw), 0.0, "weight").unwrap();
+        assert_close(&download::<f32>(d, &by), &result(&y), 3e-6, what);
+        assert_close(&download::<f32>(d, &bdx), &data(&dx), 3e-6, what);
+        assert_close(&download::<f32>(d, &bdw), &weight(&dw), 1e-5, what);
     });
 }

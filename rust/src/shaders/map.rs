@@ -6,6 +6,7 @@
 //! other, and byte by byte with atomics where they do not.
 
 use crate::shaders::elem::{self, Num, Place};
+use crate::shaders::share::{self, Owners};
 use mxrs_base::{DType, Error, Result};
 use mxrs_formula::Formula;
 use mxrs_gpu::{Buffer, Device, Key, Params, Shader, Slot, linear_groups};
@@ -46,6 +47,31 @@ pub struct Variant {
     pub ins: SmallVec<[DType; 4]>,
     /// For each operand (the inputs, then the output) its steps, outermost first.
     pub steps: SmallVec<[Step; 16]>,
+    /// For each operand, the one under whose name its buffer is bound: its own number as a rule.
+    pub owners: Owners,
+}
+
+impl Variant {
+    fn name(&self, k: usize) -> String {
+        if k < self.ins.len() { format!("x{k}") } else { "y".to_string() }
+    }
+    /// The buffer of operand `k`.
+    fn buffer(&self, k: usize) -> String {
+        self.name(self.owners[k] as usize)
+    }
+    /// The WGSL type of the elements that operand `k` is bound with.
+    fn element(&self, k: usize) -> String {
+        let dtype = if k < self.ins.len() { self.ins[k] } else { self.out };
+        let element = elem::element(dtype);
+        match self.form {
+            Form::Flat if self.steps[k] == Step::One => format!("vec4<{element}>"),
+            Form::Scattered if k == self.ins.len() => "atomic<u32>".to_string(),
+            _ => element.to_string(),
+        }
+    }
+    fn operands(&self) -> usize {
+        self.ins.len() + 1
+    }
 }
 
 /// Extents and strides after merging.
@@ -101,8 +127,7 @@ impl Geometry {
 /// otherwise. An input that lies exactly as the output may be the output's memory.
 ///
 /// # Errors
-/// Where a type or an instruction is not one of GPUs, the formula has more inputs than the device binds, or an array
-/// more than 2^32 elements.
+/// Where a type or an instruction is not one of GPUs, or an array has more than 2^32 elements.
 pub fn launch_map(
     device: &Device,
     formula: &Formula,
@@ -128,7 +153,15 @@ pub fn launch_map(
     }
     let strides: SmallVec<[&[isize]; 5]> = places.iter().map(|p| p.strides).collect();
     let geometry = Geometry::of(dims, &strides);
-    let variant = variant_of(&geometry, &places, n);
+    let mut variant = variant_of(&geometry, &places, n);
+    if places.len() > device.limits().storage_buffers as usize {
+        let elements: SmallVec<[String; 8]> = (0..places.len()).map(|k| variant.element(k)).collect();
+        variant.owners = share::shared(&places, &elements);
+        if share::bindings(&variant.owners) > device.limits().storage_buffers as usize {
+            let operands = (&used[..], &variant.owners, &elements[..]);
+            return share::launch_gathered(device, formula, params, dims, ins, out, operands, label);
+        }
+    }
     let key = key_of(formula, &variant);
     let pipeline = device.pipeline(&key, || shader(formula, &used, &variant, label))?;
 
@@ -160,7 +193,8 @@ pub fn launch_map(
         Form::Words => (out.offset % 4 + n).div_ceil(4),
         Form::Scattered => n,
     };
-    let buffers: SmallVec<[&Buffer; 5]> = places.iter().map(|p| p.buffer).collect();
+    let own = |k: &usize| variant.owners[*k] as usize == *k;
+    let buffers: SmallVec<[&Buffer; 8]> = (0..places.len()).filter(own).map(|k| places[k].buffer).collect();
     device.dispatch(&pipeline, &buffers, values, linear_groups(work.div_ceil(GROUP) as u64)?, label)
 }
 
@@ -207,6 +241,7 @@ fn variant_of(geometry: &Geometry, places: &[&Place], n: usize) -> Variant {
         out: places[out].dtype,
         ins: places[..out].iter().map(|p| p.dtype).collect(),
         steps,
+        owners: (0..=out as u8).collect(),
     }
 }
 
@@ -225,38 +260,31 @@ fn key_of(formula: &Formula, v: &Variant) -> Key {
     for steps in v.steps.chunks(31) {
         key = key.with(steps.iter().fold(1, |word, s| word << 2 | *s as u64));
     }
+    if share::bindings(&v.owners) < v.operands() {
+        for owners in v.owners.chunks(7) {
+            key = key.with(owners.iter().fold(1, |word, o| word << 8 | *o as u64));
+        }
+    }
     key
 }
 
 /// The shader of a variant: `used` are the formula's inputs that appear, one for each of the variant's.
 pub fn shader(formula: &Formula, used: &[usize], v: &Variant, label: &str) -> Result<Shader> {
-    let name = |k: usize| if k < v.ins.len() { format!("x{k}") } else { "y".to_string() };
     let mut shader = Shader::new(format!("map {}", shortened(formula)), "");
-    for (k, dtype) in v.ins.iter().enumerate() {
-        let vector = v.form == Form::Flat && v.steps[k] == Step::One;
-        let element = elem::element(*dtype);
-        let element = if vector { format!("vec4<{element}>") } else { element.to_string() };
-        shader = shader.slot(Slot::read(name(k), element));
+    for k in (0..v.ins.len()).filter(|k| v.owners[*k] as usize == *k) {
+        shader = shader.slot(Slot::read(v.name(k), v.element(k)));
     }
-    let element = elem::element(v.out);
-    shader = shader.slot(Slot::write(
-        "y",
-        match v.form {
-            Form::Flat => format!("vec4<{element}>"),
-            Form::Scattered => "atomic<u32>".to_string(),
-            _ => element.to_string(),
-        },
-    ));
+    shader = shader.slot(Slot::write("y", v.element(v.ins.len())));
     shader = shader.param("n", "u32");
-    for k in 0..=v.ins.len() {
-        shader = shader.param(format!("o_{}", name(k)), "u32");
+    for k in 0..v.operands() {
+        shader = shader.param(format!("o_{}", v.name(k)), "u32");
     }
     if v.form != Form::Flat {
         for d in 1..v.ndim {
             shader = shader.param(format!("d{d}"), "u32");
         }
         for (at, _) in v.steps.iter().enumerate().filter(|(_, s)| **s == Step::Param) {
-            shader = shader.param(format!("s_{}_{}", name(at / v.ndim), at % v.ndim), "u32");
+            shader = shader.param(format!("s_{}_{}", v.name(at / v.ndim), at % v.ndim), "u32");
         }
     }
     for q in 0..formula.params().len() {
@@ -315,10 +343,10 @@ fn flat(v: &Variant) -> String {
     let mut args: [Vec<String>; 4] = Default::default();
     for (k, dtype) in v.ins.iter().enumerate() {
         if v.steps[k] == Step::Zero {
-            let value = elem::load(*dtype, v.num, &format!("x{k}"), &format!("p.o_x{k}"));
+            let value = elem::load(*dtype, v.num, &v.buffer(k), &format!("p.o_x{k}"));
             let _ = writeln!(text, "    let a{k} = {value};");
         } else {
-            let _ = writeln!(text, "    let a{k} = x{k}[p.o_x{k} + t];");
+            let _ = writeln!(text, "    let a{k} = {}[p.o_x{k} + t];", v.buffer(k));
         }
         for (c, args) in args.iter_mut().enumerate() {
             let component = ["x", "y", "z", "w"][c];
@@ -349,7 +377,7 @@ fn places(v: &Variant, operands: std::ops::RangeInclusive<usize>, indent: &str) 
     }
     let outer = if v.ndim > 1 { "rest" } else { "e" };
     for k in operands {
-        let name = if k < v.ins.len() { format!("x{k}") } else { "y".to_string() };
+        let name = v.name(k);
         let mut sum = format!("p.o_{name}");
         for d in 0..v.ndim {
             let index = if d == 0 { outer.to_string() } else { format!("i{d}") };
@@ -367,7 +395,7 @@ fn places(v: &Variant, operands: std::ops::RangeInclusive<usize>, indent: &str) 
 /// The formula's value, packed, of the elements at `at_x0 + more`...; `more` is empty for the elements themselves.
 fn value_at(v: &Variant, place: impl Fn(usize) -> String) -> String {
     let args: Vec<String> =
-        v.ins.iter().enumerate().map(|(k, d)| elem::load(*d, v.num, &format!("x{k}"), &place(k))).collect();
+        v.ins.iter().enumerate().map(|(k, d)| elem::load(*d, v.num, &v.buffer(k), &place(k))).collect();
     elem::pack(v.out, v.num, &format!("f({})", args.join(", ")))
 }
 
@@ -378,7 +406,7 @@ fn strided(v: &Variant, per: u32) -> String {
     for j in 0..per {
         // Neighbours along the innermost dimension: its extent is a multiple of `per`.
         let place = |k: usize| {
-            let name = if k < v.ins.len() { format!("x{k}") } else { "y".to_string() };
+            let name = v.name(k);
             match (j, v.steps[k * v.ndim + v.ndim - 1]) {
                 (0, _) | (_, Step::Zero) => format!("at_{name}"),
                 (_, Step::One) => format!("at_{name} + {j}u"),

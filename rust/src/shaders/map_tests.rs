@@ -54,6 +54,61 @@ fn both<T: Elem>(
     (got[..n].to_vec(), want)
 }
 
+/// Fourteen inputs: in buffers of their own, in one with the output among them, and mixed with repeated and packed ones.
+#[test]
+fn formulas_of_many_arrays_fit_every_device() {
+    let sum = Formula::build(14, &[], |a| {
+        (1..14).fold(a.x(0), |s, i| if i % 2 == 0 { s + a.x(i) } else { s - a.x(i) * 0.5 })
+    });
+    let value = |row: &dyn Fn(usize) -> f32| {
+        (1..14).fold(row(0), |s, i| if i % 2 == 0 { s + row(i) } else { s - row(i) * 0.5 })
+    };
+    on_devices(|d| {
+        let (n, many) = (6 * 20, 14);
+        let all = numbers(n * (many + 1), 3);
+        let dims = [6, 20];
+        let (whole, line, single) = ([20, 1], [0, 1], [0, 0]);
+        // One buffer holds all, the result as well.
+        let block = upload(d, &all);
+        let at = |i: usize| Place { buffer: &block, dtype: DType::F32, offset: i * n, strides: &whole };
+        let ins: Vec<Place> = (0..many).map(at).collect();
+        launch_map(d, &sum, &[], &dims, &ins, at(many), "sum").unwrap();
+        let want: Vec<f32> = (0..n).map(|e| value(&|i| all[i * n + e])).collect();
+        assert_close(&download::<f32>(d, &block)[many * n..], &want, 1e-5, "in one buffer");
+        // Each has its own; every third repeats, every fifth is of bytes, and one is written over.
+        let bytes: Vec<u8> = (0..n).map(|e| (e % 7) as u8).collect();
+        let held: Vec<_> = (0..many)
+            .map(|i| if i % 5 == 4 { upload(d, &bytes) } else { upload(d, &all[i * n..(i + 1) * n]) })
+            .collect();
+        let place = |i: usize| Place {
+            buffer: &held[i],
+            dtype: if i % 5 == 4 { DType::U8 } else { DType::F32 },
+            offset: 0,
+            strides: if i % 3 != 1 {
+                &whole
+            } else if i == 1 {
+                &single
+            } else {
+                &line
+            },
+        };
+        let ins: Vec<Place> = (0..many).map(place).collect();
+        launch_map(d, &sum, &[], &dims, &ins, place(0), "sum").unwrap();
+        let element = |i: usize, e: usize| {
+            let e = if i % 3 != 1 {
+                e
+            } else if i == 1 {
+                0
+            } else {
+                e % 20
+            };
+            if i % 5 == 4 { bytes[e] as f32 } else { all[i * n + e] }
+        };
+        let want: Vec<f32> = (0..n).map(|e| value(&|i| element(i, e))).collect();
+        assert_close(&download::<f32>(d, &held[0]), &want, 1e-5, "apart");
+    });
+}
+
 #[test]
 fn formulas_agree_with_the_cpu() {
     let f = Formula::build(2, &["scale"], |a| {

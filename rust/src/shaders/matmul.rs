@@ -1,12 +1,13 @@
-//! Matrix products: batches, any strides, scale, bias and a formula over the result.
+//! Matrix products: batches, any strides, and an [`Epilogue`] on the result's way into memory.
 //!
 //! Sums are in float32 whatever the elements are; float16 results are rounded once.
 
 use crate::shaders::elem::{self, Num, Span};
+use crate::shaders::epilogue::Epilogue;
 use crate::shaders::map::launch_map;
 use crate::shaders::reduce::{Reduction, launch_reduce};
 use crate::shaders::tile::{self, Cut, PARAMS, Sides, TILES};
-use mxrs_base::{DType, Error, Result};
+use mxrs_base::{DType, Result};
 use mxrs_formula::Formula;
 use mxrs_gpu::{Buffer, Device, Key, Params, Shader, Slot, linear_groups};
 use smallvec::SmallVec;
@@ -37,115 +38,10 @@ impl Product {
     }
 }
 
-/// What happens to a sum on its way into c.
-#[derive(Clone, Copy, Debug)]
-pub struct Epilogue<'a> {
-    pub alpha: f32,
-    /// 0 leaves c unread.
-    pub beta: f32,
-    pub bias: Bias<'a>,
-    /// Applied last, with its parameters.
-    pub formula: Option<(&'a Formula, &'a [f64])>,
-}
-
-/// A number added to each sum.
-#[derive(Clone, Copy, Debug)]
-pub enum Bias<'a> {
-    None,
-    /// One per row of c.
-    Rows(Span<'a>),
-    /// One per column of c.
-    Cols(Span<'a>),
-}
-
-impl Epilogue<'_> {
-    pub const NONE: Epilogue<'static> = Epilogue { alpha: 1.0, beta: 0.0, bias: Bias::None, formula: None };
-
-    /// Whether results of parts of the sum may be added up before it.
-    pub(crate) fn is_linear(&self) -> bool {
-        matches!(self.bias, Bias::None) && self.formula.is_none()
-    }
-
-    pub(crate) fn bias(&self) -> Option<Span<'_>> {
-        match self.bias {
-            Bias::None => None,
-            Bias::Rows(span) | Bias::Cols(span) => Some(span),
-        }
-    }
-
-    /// What the text depends on, for keys.
-    pub(crate) fn word(&self) -> u64 {
-        let bias = match self.bias {
-            Bias::None => 0,
-            Bias::Rows(s) => 1 | (s.dtype as u64) << 2,
-            Bias::Cols(s) => 2 | (s.dtype as u64) << 2,
-        };
-        bias << 1 | (self.beta != 0.0) as u64
-    }
-
-    pub(crate) fn fingerprint(&self) -> u64 {
-        self.formula.map_or(0, |(f, _)| f.fingerprint())
-    }
-
-    pub(crate) fn declare(&self, mut shader: Shader) -> Shader {
-        if let Some(bias) = self.bias() {
-            shader = shader.slot(Slot::read("bias", elem::element(bias.dtype))).param("o_bias", "u32");
-        }
-        shader = shader.param("alpha", "f32").param("beta", "f32");
-        for q in 0..self.formula.map_or(0, |(f, _)| f.params().len()) {
-            shader = shader.param(format!("q{q}"), "f32");
-        }
-        shader
-    }
-
-    pub(crate) fn values(&self, mut params: Params) -> Result<Params> {
-        if let Some(bias) = self.bias() {
-            params = params.size(bias.offset)?;
-        }
-        params = params.f32(self.alpha).f32(self.beta);
-        for v in self.formula.map_or(&[][..], |(_, values)| values) {
-            params = params.f32(*v as f32);
-        }
-        Ok(params)
-    }
-
-    /// `fn store`, given the WGSL of `fn c_at(i, j)` and of the place of a row's bias.
-    pub(crate) fn store(&self, dtype: DType, c_at: &str, row: &str) -> String {
-        let mut text = c_at.to_string();
-        if let Some((f, _)) = self.formula {
-            let names: Vec<String> = (0..f.params().len()).map(|q| format!("p.q{q}")).collect();
-            let names: Vec<&str> = names.iter().map(String::as_str).collect();
-            text += &f.wgsl_helpers();
-            text += &format!("fn finish(v: f32) -> f32 {{\n{}return result;\n}}\n", f.wgsl(&["v"], &names));
-        }
-        text += "fn store(i: u32, j: u32, v: f32) {\n    if (i >= p.m || j >= p.n) { return; }\n";
-        text += "    let at = c_at(i, j);\n    var r = p.alpha * v;\n";
-        if self.beta != 0.0 {
-            text += &format!("    r += p.beta * {};\n", elem::load(dtype, Num::F32, "c", "at"));
-        }
-        match self.bias {
-            Bias::None => {}
-            Bias::Rows(s) => {
-                text += &format!(
-                    "    r += {};\n",
-                    elem::load(s.dtype, Num::F32, "bias", &format!("p.o_bias + {row}"))
-                )
-            }
-            Bias::Cols(s) => {
-                text += &format!("    r += {};\n", elem::load(s.dtype, Num::F32, "bias", "p.o_bias + j"))
-            }
-        }
-        if self.formula.is_some() {
-            text += "    r = finish(r);\n";
-        }
-        text + &format!("    c[at] = {};\n}}\n", elem::pack(dtype, Num::F32, "r"))
-    }
-}
-
 /// `c = alpha * a b + beta * c + bias`, through the formula if there is one.
 ///
 /// # Errors
-/// For elements other than float32 and float16, a formula of more than one input, and sizes that 32 bits do not count.
+/// For elements other than float32 and float16, and sizes that 32 bits do not count.
 pub fn launch_matmul(
     device: &Device,
     p: &Product,
@@ -155,14 +51,7 @@ pub fn launch_matmul(
     epilogue: &Epilogue,
     label: &'static str,
 ) -> Result<()> {
-    for dtype in [a.dtype, b.dtype, c.dtype] {
-        check_float(dtype, label)?;
-    }
-    if let Some((f, values)) = epilogue.formula
-        && (f.arity() != 1 || f.params().len() != values.len())
-    {
-        return Err(Error::op(format!("{label}: a product is finished by a formula of one input")));
-    }
+    epilogue.check([a, b, c], label)?;
     if p.m == 0 || p.n == 0 || p.batch == 0 {
         return Ok(());
     }
@@ -202,15 +91,6 @@ pub(crate) fn sum_parts(
     launch_map(device, &ADDED, &[beta as f64], &[total], &[sum.strided(&one), place], place, label)
 }
 
-pub(crate) fn check_float(dtype: DType, label: &str) -> Result<()> {
-    match dtype {
-        DType::F32 | DType::F16 => Ok(()),
-        _ => Err(Error::typ(format!(
-            "{label}: a product of {dtype} is not supported on a GPU; allowed are float32 and float16"
-        ))),
-    }
-}
-
 /// The first seven parameters of a product (see [`PARAMS`]) for a grid that begins at batch `first`.
 pub(crate) fn head(p: (usize, usize, usize), splits: usize, depth: usize, first: usize) -> Result<Params> {
     // Parts begin where slices do.
@@ -236,9 +116,8 @@ fn launch_cut(
         | (b_along_k as u64) << 9
         | (a.dtype as u64) << 10
         | (b.dtype as u64) << 14
-        | (c.dtype as u64) << 18
-        | epilogue.word() << 24;
-    let key = Key::new("matmul").with(head_word).with(epilogue.fingerprint());
+        | (c.dtype as u64) << 18;
+    let key = epilogue.key(Key::new("matmul").with(head_word));
     let pipeline = device.pipeline(&key, || {
         let mut shader = Shader::new(format!("matmul {}x{}", tile.rows, tile.cols), "")
             .slot(Slot::read("a", elem::element(a.dtype)))
@@ -268,8 +147,8 @@ fn launch_cut(
         };
         Ok(Shader { body: tile::body(tile, &sides).into(), ..shader }.trusted())
     })?;
-    let mut buffers: SmallVec<[&Buffer; 4]> = SmallVec::from_slice(&[a.buffer, b.buffer, c.buffer]);
-    buffers.extend(epilogue.bias().map(|s| s.buffer));
+    let mut buffers: SmallVec<[&Buffer; 6]> = SmallVec::from_slice(&[a.buffer, b.buffer, c.buffer]);
+    buffers.extend(epilogue.buffers());
     let [gx, gy, _] = linear_groups(tile.blocks(p.m, p.n) as u64)?;
     let most = device.limits().groups_per_axis as usize / cut.splits;
     for first in (0..p.batch).step_by(most) {

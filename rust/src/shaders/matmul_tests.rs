@@ -1,7 +1,8 @@
 //! Products against those of the CPU.
 
 use crate::shaders::elem::Span;
-use crate::shaders::matmul::{Bias, Epilogue, Product, launch_matmul};
+use crate::shaders::epilogue::{Bias, Epilogue, Finish};
+use crate::shaders::matmul::{Product, launch_matmul};
 use crate::shaders::testing::*;
 use mxrs_base::{DType, f16};
 use mxrs_formula::Formula;
@@ -61,15 +62,15 @@ fn epilogues_follow_the_sum() {
         let leaky =
             Formula::build(1, &["slope"], |a| a.x(0).gt(0.0).select(a.x(0), a.x(0) * a.param("slope")));
         let sums = cpu(false, true, (m, n, k), &a, &b, 1);
-        for (bias, alpha, beta, formula) in [
+        for (bias, alpha, beta, finish) in [
             (Bias::Rows(spans(&r)), 1.0, 0.0, None),
-            (Bias::Cols(spans(&s)), 0.5, 0.0, Some((&leaky, &[0.1][..]))),
+            (Bias::Cols(spans(&s)), 0.5, 0.0, Some(Finish::of(&leaky, &[0.1]))),
             (Bias::None, 2.0, 0.5, None),
             (Bias::Cols(spans(&s)), 1.0, -1.0, None),
         ] {
             let z = upload(d, &c);
             let product = Product::dense(false, true, m, n, k, 1);
-            let epilogue = Epilogue { alpha, beta, bias, formula };
+            let epilogue = Epilogue { alpha, beta, bias, finish };
             launch_matmul(d, &product, spans(&x), spans(&y), spans(&z), &epilogue, "fc").unwrap();
             let want: Vec<f32> = (0..m * n)
                 .map(|e| {
@@ -79,7 +80,7 @@ fn epilogues_follow_the_sum() {
                         Bias::Cols(_) => cols[e % n],
                     };
                     let v = alpha * sums[e] + beta * c[e] + add;
-                    if formula.is_some() && v <= 0.0 { 0.1 * v } else { v }
+                    if finish.is_some() && v <= 0.0 { 0.1 * v } else { v }
                 })
                 .collect();
             assert_close(&download::<f32>(d, &z), &want, 3e-6, &format!("{epilogue:?}"));

@@ -8,6 +8,7 @@
 //! are packed four to a word, as on the host, and an invocation writes whole words. float64 and int64 are refused by
 //! name: no portable shading language has them.
 
+pub mod channels;
 pub mod columns;
 pub mod conv;
 pub mod copy;
@@ -15,6 +16,7 @@ pub mod ctc;
 pub mod draws;
 pub mod each;
 pub mod elem;
+pub mod epilogue;
 pub mod extreme;
 pub mod index;
 pub mod map;
@@ -26,6 +28,7 @@ pub mod reduce;
 pub mod resample;
 pub mod rows;
 pub mod scan;
+pub mod share;
 pub mod softmax;
 pub mod solve;
 pub mod sort;

@@ -1,5 +1,5 @@
 //! Normalization: the statistics of rows in one pass, and the two sums that their gradients need. What is done with
-//! them, element by element, are maps of formulas over axes that broadcast.
+//! them, element by element, are maps of formulas over axes that broadcast: of rows here, of channels in `channels`.
 //!
 //! A lane shifts its elements by the first of them before it squares, and lanes and segments are joined as (count,
 //! mean, squares about the mean): nothing is lost where the mean is large (Chan and others, 1979).
@@ -7,7 +7,7 @@
 use crate::shaders::elem::{self, Num, Span};
 use crate::shaders::map::launch_map;
 use crate::shaders::reduce::{Reduction, launch_reduce};
-use crate::shaders::rows::{AXIS, Around, GROUP, Rows, Steps, outside, place, whole};
+use crate::shaders::rows::{Around, GROUP, Rows, Steps, outside, place, whole};
 use mxrs_base::{DType, Result};
 use mxrs_formula::Formula;
 use mxrs_gpu::{Buffer, Device, Key, Shader, Slot};
@@ -25,13 +25,13 @@ pub enum Deviation {
 
 /// To which the mean and deviation that a gradient's sums look at belong.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Of {
+pub(super) enum Of {
     Rows,
     Elements,
 }
 
 #[derive(Clone, Copy)]
-enum Sums<'a> {
+pub(super) enum Sums<'a> {
     /// Mean and deviation of each row.
     Moments { x: Span<'a>, deviation: Deviation, eps: f64 },
     /// The sums of head, times gamma of the element where there is one, and of that times the normalized data.
@@ -46,6 +46,19 @@ enum Sums<'a> {
     },
     /// The join of what segments gave.
     Parts { parts: Span<'a>, finish: Option<(Deviation, f64)> },
+}
+
+/// Statistics that a batch moves, in float32: moving = moving * momentum + batch * (1 - momentum).
+#[derive(Clone, Copy)]
+pub struct Moving<'a> {
+    /// Of the batch: mean and 1 / deviation.
+    pub mean: Span<'a>,
+    pub rstd: Span<'a>,
+    pub moving_mean: Span<'a>,
+    pub moving_var: Span<'a>,
+    pub momentum: f64,
+    /// What was added to the variance before the root was taken.
+    pub eps: f64,
 }
 
 /// A shader's input: its name and where it lies.
@@ -159,8 +172,16 @@ const JOIN_SUMS: &str = "fn join(a: vec3<f32>, b: vec3<f32>) -> vec3<f32> { retu
 /// Elements that a lane takes in before its segment ends.
 const SEGMENT: usize = 256;
 
-/// Both results of every row, in one stage or, where a lane would take in too much, two.
-fn sums(device: &Device, rows: &Rows, what: Sums, outs: [Span; 2], label: &'static str) -> Result<()> {
+/// Both results of every row, in one stage or, where a lane would take in too much, two. The last one also changes
+/// statistics that move, one for each row.
+pub(super) fn sums(
+    device: &Device,
+    rows: &Rows,
+    what: Sums,
+    outs: [Span; 2],
+    moving: Option<Moving>,
+    label: &'static str,
+) -> Result<()> {
     for span in what.inputs().iter().map(|(_, s)| s).chain(&outs) {
         elem::check_dtype(span.dtype, label)?;
     }
@@ -172,18 +193,18 @@ fn sums(device: &Device, rows: &Rows, what: Sums, outs: [Span; 2], label: &'stat
     let most = 4096usize.div_ceil(groups);
     let segments = rows.extent().div_ceil(rows.lanes() * SEGMENT).clamp(1, most.max(1));
     if segments == 1 {
-        return stage(device, rows, &what, 1, Out::Results(outs), label);
+        return stage(device, rows, &what, 1, Out::Results(outs, moving), label);
     }
     let parts = device.alloc(12 * (segments * rows.count()) as u64)?;
     let parts = Span::new(&parts, DType::F32);
     stage(device, rows, &what, segments, Out::Parts(parts), label)?;
     let rest = Rows::across((segments, rows.count(), 1));
-    stage(device, &rest, &Sums::Parts { parts, finish: what.finish() }, 1, Out::Results(outs), label)
+    stage(device, &rest, &Sums::Parts { parts, finish: what.finish() }, 1, Out::Results(outs, moving), label)
 }
 
 #[derive(Clone, Copy)]
 enum Out<'a> {
-    Results([Span<'a>; 2]),
+    Results([Span<'a>; 2], Option<Moving<'a>>),
     Parts(Span<'a>),
 }
 
@@ -195,12 +216,19 @@ fn stage(
     out: Out,
     label: &'static str,
 ) -> Result<()> {
-    let inputs = what.inputs();
-    let outs: SmallVec<[(&'static str, Span); 2]> = match out {
-        Out::Results([a, b]) => smallvec![("first_out", a), ("second_out", b)],
+    let mut inputs = what.inputs();
+    let mut outs: SmallVec<[(&'static str, Span); 4]> = match out {
+        Out::Results([a, b], _) => smallvec![("first_out", a), ("second_out", b)],
         Out::Parts(s) => smallvec![("parts_out", s)],
     };
-    let types = outs.iter().fold(0, |w, (_, s)| w << 4 | s.dtype as u64) << 1 | (outs.len() as u64 - 1);
+    let moving = if let Out::Results(_, moving) = out { moving } else { None };
+    if let Some(m) = moving {
+        if matches!(what, Sums::Parts { .. }) {
+            inputs.extend([("mean", m.mean), ("scale", m.rstd)]);
+        }
+        outs.extend([("moving_mean", m.moving_mean), ("moving_var", m.moving_var)]);
+    }
+    let types = outs.iter().fold(1, |w, (_, s)| w << 4 | s.dtype as u64);
     let joins = u64::from(what.joins_moments());
     let key = Key::new("row_sums").with(what.word()).with(types << 1 | joins).with(rows.key());
     let pipeline = device.pipeline(&key, || {
@@ -211,16 +239,17 @@ fn stage(
         for (name, s) in &outs {
             shader = shader.slot(Slot::write(*name, elem::element(s.dtype)));
         }
-        shader = rows.declare(shader).param("segment", "u32").param("eps", "f32");
+        shader = rows.declare(shader).param("segment", "u32").param("eps", "f32").param("keep", "f32");
         for (name, _) in inputs.iter().chain(&outs) {
             shader = shader.param(format!("o_{name}"), "u32");
         }
         shader.body = stage_text(rows, what, &out).into();
         Ok(shader.trusted())
     })?;
-    let eps = what.finish().map_or(0.0, |f| f.1 as f32);
-    let mut params = rows.params()?.size(rows.extent().div_ceil(segments))?.f32(eps);
-    let mut buffers: SmallVec<[&Buffer; 7]> = smallvec![];
+    let eps = moving.map(|m| m.eps).or(what.finish().map(|f| f.1)).unwrap_or(0.0);
+    let keep = moving.map_or(0.0, |m| m.momentum);
+    let mut params = rows.params()?.size(rows.extent().div_ceil(segments))?.f32(eps as f32).f32(keep as f32);
+    let mut buffers: SmallVec<[&Buffer; 8]> = smallvec![];
     for (_, span) in inputs.iter().chain(&outs) {
         params = params.size(span.offset)?;
         buffers.push(span.buffer);
@@ -228,6 +257,15 @@ fn stage(
     let [x, y, _] = rows.grid()?;
     device.dispatch(&pipeline, &buffers, params, [x, y, segments as u32], label)
 }
+
+/// Moves the statistics of a row; the arrays are float32.
+const MOVE: &str = "        let rstd = scale[p.o_scale + row];
+        let var_at = p.o_moving_var + row;
+        let batch_var = max(1.0 / (rstd * rstd) - p.eps, 0.0);
+        moving_var[var_at] = moving_var[var_at] * p.keep + batch_var * (1.0 - p.keep);
+        let mean_at = p.o_moving_mean + row;
+        moving_mean[mean_at] = moving_mean[mean_at] * p.keep + mean[p.o_mean + row] * (1.0 - p.keep);
+";
 
 fn stage_text(rows: &Rows, what: &Sums, out: &Out) -> String {
     let (before, step, after) = what.texts();
@@ -241,10 +279,10 @@ fn stage_text(rows: &Rows, what: &Sums, out: &Out) -> String {
         parts_out[k + 2u] = acc.z;
 "
         .to_string(),
-        (Out::Results([a, b]), None) => {
+        (Out::Results([a, b], _), None) => {
             store("first_out", a.dtype, "acc.y") + &store("second_out", b.dtype, "acc.z")
         }
-        (Out::Results([a, b]), Some((deviation, _))) => {
+        (Out::Results([a, b], _), Some((deviation, _))) => {
             let root = "sqrt(acc.z / max(acc.x, 1.0) + p.eps)";
             let value = match deviation {
                 Deviation::Plain => root.to_string(),
@@ -253,6 +291,7 @@ fn stage_text(rows: &Rows, what: &Sums, out: &Out) -> String {
             store("first_out", a.dtype, "acc.y") + &store("second_out", b.dtype, &value)
         }
     };
+    let move_on = if matches!(out, Out::Results(_, Some(_))) { MOVE } else { "" };
     let text = format!(
         "{join}{joins}{main}    var acc = vec3<f32>(0.0);
 {before}    if (live) {{
@@ -264,7 +303,7 @@ fn stage_text(rows: &Rows, what: &Sums, out: &Out) -> String {
     }}
 {after}    acc = join_all(acc, local, lane);
     if (live && lane == 0u) {{
-{results}    }}
+{results}{move_on}    }}
 }}
 ",
         join = if what.joins_moments() { JOIN_MOMENTS } else { JOIN_SUMS },
@@ -284,116 +323,7 @@ pub fn launch_moments(
     outs: [Span; 2],
     label: &'static str,
 ) -> Result<()> {
-    sums(device, rows, Sums::Moments { x, deviation, eps }, outs, label)
-}
-
-// ---- channels of a batch -----------------------------------------------------------------------------------------
-
-static INVERSE: LazyLock<Formula> =
-    LazyLock::new(|| Formula::build(1, &["eps"], |a| 1.0 / (a.x(0) + a.param("eps")).sqrt()));
-/// data, mean, 1 / deviation, beta, gamma.
-static CHANNEL: LazyLock<Formula> =
-    LazyLock::new(|| Formula::build(4, &[], |a| (a.x(0) - a.x(1)) * a.x(2) + a.x(3)));
-static SCALED_CHANNEL: LazyLock<Formula> =
-    LazyLock::new(|| Formula::build(5, &[], |a| (a.x(0) - a.x(1)) * (a.x(2) * a.x(4)) + a.x(3)));
-
-/// 1 / sqrt(variance + eps).
-pub fn launch_inverse(
-    device: &Device,
-    n: usize,
-    var: Span,
-    eps: f64,
-    y: Span,
-    label: &'static str,
-) -> Result<()> {
-    launch_map(device, &INVERSE, &[eps], &[n], &[var.strided(&[1])], y.strided(&[1]), label)
-}
-
-/// (x - mean) * rstd * gamma + beta, these one number for each index of the middle axis; without `gamma` it is 1.
-pub fn launch_channels(
-    device: &Device,
-    around: Around,
-    [x, mean, rstd, beta]: [Span; 4],
-    gamma: Option<Span>,
-    y: Span,
-    label: &'static str,
-) -> Result<()> {
-    let all = whole(around);
-    let mut ins: SmallVec<[_; 5]> = smallvec![place(x, &all)];
-    ins.extend([mean, rstd, beta].iter().chain(&gamma).map(|s| place(*s, &AXIS)));
-    let formula = if gamma.is_some() { &SCALED_CHANNEL } else { &CHANNEL };
-    launch_map(device, formula, &[], &[around.0, around.1, around.2], &ins, place(y, &all), label)
-}
-
-/// head, 1 / deviation, data, mean, dbeta, dgamma, gamma.
-fn slope(a: &mxrs_formula::Args) -> mxrs_formula::E {
-    let normal = (a.x(2) - a.x(3)) * a.x(1);
-    (a.x(0) - (a.x(4) + normal * a.x(5)) * a.param("share")) * a.x(1)
-}
-static SLOPE: LazyLock<Formula> = LazyLock::new(|| Formula::build(6, &["share"], slope));
-static SCALED_SLOPE: LazyLock<Formula> =
-    LazyLock::new(|| Formula::build(7, &["share"], |a| slope(a) * a.x(6)));
-static FIXED_SLOPE: LazyLock<Formula> = LazyLock::new(|| Formula::build(2, &[], |a| a.x(0) * a.x(1)));
-static SCALED_FIXED_SLOPE: LazyLock<Formula> =
-    LazyLock::new(|| Formula::build(3, &[], |a| a.x(0) * a.x(1) * a.x(2)));
-
-/// The gradients `[dx, dgamma, dbeta]` of [`launch_channels`], whose mean and rstd came from `x` unless `fixed`.
-pub fn launch_channels_grad(
-    device: &Device,
-    around: Around,
-    [x, head, mean, rstd]: [Span; 4],
-    gamma: Option<Span>,
-    fixed: bool,
-    [dx, dgamma, dbeta]: [Span; 3],
-    label: &'static str,
-) -> Result<()> {
-    let rows = Rows::across(around);
-    let what = Sums::Slopes { x, head, mean, scale: rstd, deviation: Deviation::Inverse, of: Of::Rows };
-    sums(device, &rows, what, [dbeta, dgamma], label)?;
-    let (all, dims) = (whole(around), [around.0, around.1, around.2]);
-    let mut ins: SmallVec<[_; 7]> = smallvec![place(head, &all), place(rstd, &AXIS)];
-    let share = [1.0 / rows.extent().max(1) as f64];
-    let (formula, params): (_, &[f64]) = match (fixed, gamma) {
-        (true, None) => (&FIXED_SLOPE, &[]),
-        (true, Some(_)) => (&SCALED_FIXED_SLOPE, &[]),
-        (false, None) => (&SLOPE, &share),
-        (false, Some(_)) => (&SCALED_SLOPE, &share),
-    };
-    if !fixed {
-        ins.push(place(x, &all));
-        ins.extend([mean, dbeta, dgamma].map(|s| place(s, &AXIS)));
-    }
-    ins.extend(gamma.map(|s| place(s, &AXIS)));
-    launch_map(device, formula, params, &dims, &ins, place(dx, &all), label)
-}
-
-static MOVE_MEAN: LazyLock<Formula> = LazyLock::new(|| {
-    Formula::build(2, &["keep", "take"], |a| a.x(0) * a.param("keep") + a.x(1) * a.param("take"))
-});
-static MOVE_VAR: LazyLock<Formula> = LazyLock::new(|| {
-    Formula::build(2, &["keep", "take", "eps"], |a| {
-        let var = ((a.x(1) * a.x(1)).recip() - a.param("eps")).max(0.0);
-        a.x(0) * a.param("keep") + var * a.param("take")
-    })
-});
-
-/// moving = moving * momentum + batch * (1 - momentum), in place.
-pub fn launch_moving(
-    device: &Device,
-    n: usize,
-    [mean, rstd]: [Span; 2],
-    [moving_mean, moving_var]: [Span; 2],
-    (momentum, eps): (f64, f64),
-    label: &'static str,
-) -> Result<()> {
-    let rates = [momentum, 1.0 - momentum, eps];
-    for (formula, params, moving, batch) in
-        [(&MOVE_MEAN, &rates[..2], moving_mean, mean), (&MOVE_VAR, &rates[..], moving_var, rstd)]
-    {
-        let ins = [moving.strided(&[1]), batch.strided(&[1])];
-        launch_map(device, formula, params, &[n], &ins, moving.strided(&[1]), label)?;
-    }
-    Ok(())
+    sums(device, rows, Sums::Moments { x, deviation, eps }, outs, None, label)
 }
 
 // ---- rows of their own -------------------------------------------------------------------------------------------
@@ -482,13 +412,13 @@ pub fn launch_rows_grad(
     match affine {
         Affine::PerElement => {
             let what = Sums::ScaledSlopes { x, head, mean, scale: std, deviation, gamma };
-            sums(device, &rows, what, [s, q], label)?;
+            sums(device, &rows, what, [s, q], None, label)?;
             let what = Sums::Slopes { x, head, mean, scale: std, deviation, of: Of::Elements };
-            sums(device, &Rows::across(around), what, [dbeta, dgamma], label)?;
+            sums(device, &Rows::across(around), what, [dbeta, dgamma], None, label)?;
         }
         Affine::PerRow(groups) => {
             let what = Sums::Slopes { x, head, mean, scale: std, deviation, of: Of::Rows };
-            sums(device, &rows, what, [s, q], label)?;
+            sums(device, &rows, what, [s, q], None, label)?;
             let (dims, steps) = ([rows.count() / groups.max(1), groups], [groups as isize, 1]);
             for (of_rows, of_groups) in [(s, dbeta), (q, dgamma)] {
                 let part = of_rows.strided(&steps);

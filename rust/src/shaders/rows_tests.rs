@@ -1,6 +1,8 @@
 //! Softmax, normalization and pooling against the kernels of the CPU, over sizes that take one lane, many, and segments.
 
+use crate::shaders::channels::launch_channels_grad;
 use crate::shaders::elem::Span;
+use crate::shaders::norm::Moving;
 use crate::shaders::rows::{Around, Rows};
 use crate::shaders::testing::*;
 use crate::shaders::{norm, pool, softmax};
@@ -86,7 +88,20 @@ fn gradients_of_channels() {
                 let ins = [span(a), span(b), span(c), span(e)];
                 let to = [span(&outs[0]), span(&outs[1]), span(&outs[2])];
                 let gammas = Some(span(&gammas));
-                norm::launch_channels_grad(d, around, ins, gammas, fixed, to, "gradient").unwrap();
+                // The statistics that move, where the batch has its own.
+                let old = numbers(channels, 7);
+                let (m, v) = (upload(d, &old), upload(d, &old));
+                let [moving_mean, moving_var] = [span(&m), span(&v)];
+                let [mean_of, rstd_of] = [ins[2], ins[3]];
+                let (momentum, eps) = (0.75, 1e-3);
+                let moving = Moving { mean: mean_of, rstd: rstd_of, moving_mean, moving_var, momentum, eps };
+                let moving = (!fixed).then_some(moving);
+                launch_channels_grad(d, around, ins, gammas, fixed, moving, to, "gradient").unwrap();
+                for (buffer, batch) in [(&m, &mean), (&v, &var)] {
+                    let moved = |(a, b): (&f32, &f32)| if fixed { *a } else { 0.75 * a + 0.25 * b };
+                    let want: Vec<f32> = old.iter().zip(batch).map(moved).collect();
+                    assert_close(&download(d, buffer), &want, 1e-4, &format!("moved, {around:?}"));
+                }
                 for (got, want) in outs.iter().zip(&want) {
                     assert_close(&download(d, got), want, 2e-4, &format!("{around:?}, fixed {fixed}"));
                 }

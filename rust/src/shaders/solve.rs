@@ -6,7 +6,8 @@
 
 use crate::shaders::each::{Each, Read};
 use crate::shaders::elem::{self, Span};
-use crate::shaders::matmul::{Epilogue, Product, launch_matmul};
+use crate::shaders::epilogue::Epilogue;
+use crate::shaders::matmul::{Product, launch_matmul};
 use crate::shaders::rows::BITS;
 use mxrs_base::{DType, Error, Result};
 use mxrs_gpu::{Buffer, Device, Key, Params, Shader, Slot, linear_groups};

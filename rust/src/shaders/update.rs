@@ -1,4 +1,5 @@
-//! Optimizer updates: one pass over weight, gradient and states, in place.
+//! Optimizer updates: one pass over weight, gradient and states, in place; of several weights in one dispatch, as far as
+//! the device binds their arrays.
 //!
 //! A [`Step`] is the arithmetic of one rule for one element, as `mxrs_kernels::update` has it for the host. It sees the
 //! weight `w` and the states `s0`, ... and changes them; `g` is the gradient, `clipped` is clip(rescale g) and `decayed`
@@ -6,7 +7,7 @@
 
 use crate::shaders::elem::{self, Num, Span};
 use mxrs_base::{DType, Error, Result};
-use mxrs_gpu::{Device, Key, Params, Shader, Slot, linear_groups};
+use mxrs_gpu::{Buffer, Device, Key, Params, Shader, Slot, linear_groups};
 use smallvec::SmallVec;
 use std::fmt::Write;
 
@@ -132,9 +133,46 @@ impl<'a> Arrays<'a> {
         list.extend(self.rates.iter().map(|(name, r)| (format!("of_{name}"), *r)));
         list
     }
+    /// The arrays of [`Arrays::list`] with their first and last element, and whether they are written.
+    fn ranges(&self) -> SmallVec<[(Span<'a>, usize, bool); 7]> {
+        let whole = [self.weight].into_iter().chain(self.states.iter().copied()).chain(self.master);
+        let mut ranges: SmallVec<[_; 7]> = whole.map(|s| (s, s.offset + self.n, true)).collect();
+        ranges.push((self.grad, self.grad.offset + self.n, false));
+        ranges.extend(self.rates.iter().map(|(_, r)| (*r, r.offset + 1, false)));
+        ranges
+    }
+    fn slots(&self) -> usize {
+        2 + self.states.len() + usize::from(self.master.is_some()) + self.rates.len()
+    }
     fn written(&self) -> usize {
         1 + self.states.len() + usize::from(self.master.is_some())
     }
+    /// What the text depends on.
+    fn word(&self) -> u64 {
+        let types = self.ranges().iter().fold(1, |w, (a, ..)| w << 4 | a.dtype as u64);
+        let read = RATES.iter().enumerate().filter(|(_, name)| self.rates.iter().any(|r| r.0 == **name));
+        read.fold(types << 4 | u64::from(self.master.is_some()), |form, (k, _)| form | 2 << k)
+    }
+    fn blocks(&self) -> usize {
+        self.n.div_ceil(GROUP)
+    }
+}
+
+const GROUP: usize = 256;
+
+/// Whether one of the arrays is written while another, or the same one of another weight, is read or written.
+fn collide(a: &Arrays, b: &Arrays, same_weight: bool) -> bool {
+    let (left, right) = (a.ranges(), b.ranges());
+    left.iter().enumerate().any(|(i, (x, x_end, x_written))| {
+        right.iter().enumerate().skip(if same_weight { i + 1 } else { 0 }).any(
+            |(_, (y, y_end, y_written))| {
+                (*x_written || *y_written)
+                    && x.buffer.same_memory(y.buffer)
+                    && *x_end > y.offset
+                    && *y_end > x.offset
+            },
+        )
+    })
 }
 
 /// The numbers that all rules share.
@@ -147,10 +185,10 @@ pub struct Rates {
     pub clip: f64,
 }
 
-/// One step of a rule. Arrays that are written share no memory with the others.
+/// One step of a rule.
 ///
 /// # Errors
-/// Where they do, or a type is not one of GPUs.
+/// As [`launch_updates`].
 pub fn launch_update(
     device: &Device,
     step: &'static Step,
@@ -159,61 +197,133 @@ pub fn launch_update(
     arrays: &Arrays,
     label: &'static str,
 ) -> Result<()> {
-    let list = arrays.list();
-    // Behind the gradient stand single numbers.
-    let end = |i: usize| list[i].1.offset + if i <= arrays.written() { arrays.n } else { 1 };
-    for (i, (_, a)) in list.iter().enumerate() {
-        elem::check_dtype(a.dtype, label)?;
-        for (j, (_, b)) in
-            list.iter().enumerate().skip(i + 1).filter(|_| i < arrays.written() && arrays.n > 0)
-        {
-            if a.buffer.same_memory(b.buffer) && end(i) > b.offset && end(j) > a.offset {
-                return Err(Error::op(format!(
-                    "{label}: a state shares memory with another argument; give each its own array"
-                )));
-            }
+    launch_updates(device, step, &[(rates, arrays)], numbers, label)
+}
+
+/// One step of a rule for each weight, in order. Arrays that are written share no memory with the others of a weight.
+///
+/// # Errors
+/// Where they do, or a type is not one of GPUs.
+pub fn launch_updates(
+    device: &Device,
+    step: &'static Step,
+    weights: &[(Rates, &Arrays)],
+    numbers: &[f64],
+    label: &'static str,
+) -> Result<()> {
+    for (_, arrays) in weights {
+        for (array, ..) in arrays.ranges() {
+            elem::check_dtype(array.dtype, label)?;
+        }
+        if arrays.n > 0 && collide(arrays, arrays, true) {
+            return Err(Error::op(format!(
+                "{label}: a state shares memory with another argument; give each its own array"
+            )));
         }
     }
-    let types = list.iter().fold(1, |w, (_, a)| w << 4 | a.dtype as u64);
-    let read = RATES.iter().enumerate().filter(|(_, name)| arrays.rates.iter().any(|r| r.0 == **name));
-    let form = read.fold(u64::from(arrays.master.is_some()), |form, (k, _)| form | 2 << k);
-    let pipeline =
-        device.pipeline(&Key::new(step.name).with(types).with(form), || Ok(shader(step, arrays)))?;
-    let mut params = Params::new().size(arrays.n)?;
-    for (_, a) in &list {
-        params = params.size(a.offset)?;
+    let most = device.limits().storage_buffers as usize;
+    let mut rest: SmallVec<[&(Rates, &Arrays); 8]> = weights.iter().filter(|(_, a)| a.n > 0).collect();
+    while !rest.is_empty() {
+        let mut slots = 0;
+        let mut count = 0;
+        while count < rest.len() {
+            let next = rest[count].1;
+            slots += next.slots();
+            // One after the other where weights share memory.
+            let apart = rest[..count].iter().all(|(_, a)| !collide(a, next, false));
+            if count > 0 && (slots > most || !apart) {
+                break;
+            }
+            count += 1;
+        }
+        launch(device, step, &rest[..count], numbers, label)?;
+        rest.drain(..count);
     }
-    for number in [rates.lr, rates.wd, rates.rescale, rates.clip].iter().chain(numbers) {
+    Ok(())
+}
+
+fn launch(
+    device: &Device,
+    step: &'static Step,
+    weights: &[&(Rates, &Arrays)],
+    numbers: &[f64],
+    label: &'static str,
+) -> Result<()> {
+    let key = weights.iter().fold(Key::new(step.name), |key, (_, arrays)| key.with(arrays.word()));
+    let pipeline = device.pipeline(&key, || Ok(shader(step, weights)))?;
+    let mut params = Params::new();
+    let mut buffers: SmallVec<[&Buffer; 16]> = SmallVec::new();
+    let mut blocks = 0;
+    for (rates, arrays) in weights {
+        params = params.size(blocks)?.size(arrays.n)?;
+        for (a, ..) in arrays.ranges() {
+            params = params.size(a.offset)?;
+            buffers.push(a.buffer);
+        }
+        for number in [rates.lr, rates.wd, rates.rescale, rates.clip] {
+            params = params.f32(number as f32);
+        }
+        blocks += arrays.blocks();
+    }
+    for number in numbers {
         params = params.f32(*number as f32);
     }
-    let buffers: SmallVec<[_; 7]> = list.iter().map(|(_, a)| a.buffer).collect();
-    device.dispatch(&pipeline, &buffers, params, linear_groups(arrays.n.div_ceil(256) as u64)?, label)
+    device.dispatch(&pipeline, &buffers, params, linear_groups(blocks as u64)?, label)
 }
 
 /// Numbers that may be read from arrays.
 const RATES: [&str; 3] = ["lr", "wd", "rescale"];
 
-fn shader(step: &Step, arrays: &Arrays) -> Shader {
-    let list = arrays.list();
+/// The names of weight `k`'s arrays and numbers end in `_k`.
+fn shader(step: &Step, weights: &[&(Rates, &Arrays)]) -> Shader {
     let mut shader = Shader::new(format!("update {}", step.name), "");
-    for (i, (name, a)) in list.iter().enumerate() {
-        let element = elem::element(a.dtype);
-        let name = name.clone();
-        shader = shader.slot(if i < arrays.written() {
-            Slot::write(name, element)
-        } else {
-            Slot::read(name, element)
-        });
+    let mut text = String::from(
+        "// Not-a-number stays.
+fn bound(v: f32, limit: f32) -> f32 { return select(select(v, -limit, v < -limit), limit, v > limit); }
+",
+    );
+    let mut main = String::from(
+        "@compute @workgroup_size(256)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let block = mx_group(group);
+",
+    );
+    for (k, (_, arrays)) in weights.iter().enumerate() {
+        let list = arrays.list();
+        for (i, (name, a)) in list.iter().enumerate() {
+            let (name, element) = (format!("{name}_{k}"), elem::element(a.dtype));
+            let written = i < arrays.written();
+            shader =
+                shader.slot(if written { Slot::write(name, element) } else { Slot::read(name, element) });
+        }
+        shader = shader.param(format!("first_{k}"), "u32").param(format!("n_{k}"), "u32");
+        for (name, _) in &list {
+            shader = shader.param(format!("o_{name}_{k}"), "u32");
+        }
+        for name in ["lr", "wd", "rescale", "clip"] {
+            shader = shader.param(format!("{name}_{k}"), "f32");
+        }
+        text += &function(step, k, arrays);
+        let call = format!("update_{k}((block - p.first_{k}) * {GROUP}u + local);");
+        let _ = match k + 1 == weights.len() {
+            true => writeln!(main, "    {call}\n}}"),
+            false => writeln!(main, "    if (block < p.first_{}) {{ {call} return; }}", k + 1),
+        };
     }
-    shader = shader.param("n", "u32");
-    for (name, _) in &list {
-        shader = shader.param(format!("o_{name}"), "u32");
-    }
-    for name in ["lr", "wd", "rescale", "clip"].iter().chain(step.numbers) {
+    for name in step.numbers {
         shader = shader.param(*name, "f32");
     }
-    let load =
-        |name: &str, dtype: DType, at: &str| elem::load(dtype, Num::F32, name, &format!("p.o_{name} + {at}"));
+    text += &main;
+    shader.body = (elem::helpers_for(&text) + &text).into();
+    shader.trusted = true;
+    shader
+}
+
+/// `fn update_k(e)`: one element of weight `k`.
+fn function(step: &Step, k: usize, arrays: &Arrays) -> String {
+    let load = |name: &str, dtype: DType, at: &str| {
+        elem::load(dtype, Num::F32, &format!("{name}_{k}"), &format!("p.o_{name}_{k} + {at}"))
+    };
     let (weight, dtype) = match arrays.master {
         Some(_) => ("master", DType::F32),
         None => ("weight", arrays.weight.dtype),
@@ -221,40 +331,34 @@ fn shader(step: &Step, arrays: &Arrays) -> Shader {
     let mut rates = String::new();
     for name in RATES {
         let read = arrays.rates.iter().find(|r| r.0 == name);
-        let value = read.map_or(format!("p.{name}"), |r| load(&format!("of_{name}"), r.1.dtype, "0u"));
+        let value = read.map_or(format!("p.{name}_{k}"), |r| load(&format!("of_{name}"), r.1.dtype, "0u"));
         let _ = writeln!(rates, "    let {name} = {value};");
     }
     let mut text = format!(
-        "// Not-a-number stays.
-fn bound(v: f32, limit: f32) -> f32 {{ return select(select(v, -limit, v < -limit), limit, v > limit); }}
-@compute @workgroup_size(256)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {{
-    let e = mx_group(group) * 256u + local;
-    if (e >= p.n) {{ return; }}
+        "fn update_{k}(e: u32) {{
+    if (e >= p.n_{k}) {{ return; }}
     var w = {};
     let g = {};
-{rates}    let clipped = bound(rescale * g, p.clip);
-    let decayed = bound(rescale * g + wd * w, p.clip);
+{rates}    let clipped = bound(rescale * g, p.clip_{k});
+    let decayed = bound(rescale * g + wd * w, p.clip_{k});
 ",
         load(weight, dtype, "e"),
         load("grad", arrays.grad.dtype, "e"),
     );
-    for (k, s) in arrays.states.iter().enumerate() {
-        let _ = writeln!(text, "    var s{k} = {};", load(&format!("state{k}"), s.dtype, "e"));
+    for (i, s) in arrays.states.iter().enumerate() {
+        let _ = writeln!(text, "    var s{i} = {};", load(&format!("state{i}"), s.dtype, "e"));
     }
     let _ = writeln!(text, "    {}", step.text);
     let mut store = |name: &str, dtype: DType, value: &str| {
-        let _ = writeln!(text, "    {name}[p.o_{name} + e] = {};", elem::pack(dtype, Num::F32, value));
+        let _ =
+            writeln!(text, "    {name}_{k}[p.o_{name}_{k} + e] = {};", elem::pack(dtype, Num::F32, value));
     };
     store("weight", arrays.weight.dtype, "w");
     if arrays.master.is_some() {
         store("master", DType::F32, "w");
     }
-    for (k, s) in arrays.states.iter().enumerate() {
-        store(&format!("state{k}"), s.dtype, &format!("s{k}"));
+    for (i, s) in arrays.states.iter().enumerate() {
+        store(&format!("state{i}"), s.dtype, &format!("s{i}"));
     }
-    text += "}\n";
-    shader.body = (elem::helpers_for(&text) + &text).into();
-    shader.trusted = true;
-    shader
+    text + "}\n"
 }

@@ -5,6 +5,8 @@
 
 use super::{mutated, uses};
 use crate::graph::program::{Instr, Program, Then, ValueId, Work};
+use mxrs_formula::{Formula, Part};
+use smallvec::SmallVec;
 use std::sync::Arc;
 
 pub fn run(program: &mut Program) {
@@ -22,7 +24,8 @@ pub fn run(program: &mut Program) {
     super::retain(program, &keep);
 }
 
-/// The kernel behind which call `n` can be done: the last of those whose result nobody else reads.
+/// The kernel behind which call `n` can be done: the last of those whose result nobody else reads. Moving it up to `n`
+/// must change nothing: what it reads is not written in between, what it writes beside its result not read.
 fn kernel_of(
     program: &Program,
     n: usize,
@@ -37,28 +40,54 @@ fn kernel_of(
         let p = producer[*v as usize]?;
         let kernel = &program.instrs[p];
         let finishes = matches!(&kernel.work, Work::Op { op, .. } if op.finishes) && kernel.then.is_none();
-        let once =
-            uses[*v as usize] == 1 && formula.uses(i) && instr.ins.iter().filter(|w| *w == v).count() == 1;
+        let once = uses[*v as usize] == 1 && formula.uses(i);
         let same_phase = (p < program.forward) == (n < program.forward);
-        let steady = kernel.ins.iter().all(|w| !mutated[*w as usize]);
-        (finishes && once && same_phase && steady && program.specs[*v as usize] == *out).then_some(p)
+        let fits =
+            finishes && once && same_phase && kernel.outs[0] == *v && program.specs[*v as usize] == *out;
+        (fits && may_move(program, p, n, mutated)).then_some(p)
     };
     instr.ins.iter().enumerate().filter_map(fits).max()
 }
 
+/// The formula with each input once, and only those that it reads.
+fn tidy(formula: &Formula, given: &[ValueId]) -> (Formula, SmallVec<[ValueId; 4]>) {
+    let mut ins: SmallVec<[ValueId; 4]> = SmallVec::new();
+    for (i, v) in given.iter().enumerate() {
+        if formula.uses(i) && !ins.contains(v) {
+            ins.push(*v);
+        }
+    }
+    if ins[..] == *given {
+        return (formula.clone(), ins);
+    }
+    // What is not read may stand anywhere.
+    let place = |v: &ValueId| Part::Input(ins.iter().position(|w| w == v).unwrap_or(0));
+    let parts: Vec<Part> = given.iter().map(place).collect();
+    (formula.compose(ins.len(), &parts), ins)
+}
+
+/// Whether call `p` can be made where call `n` stands.
+fn may_move(program: &Program, p: usize, n: usize, mutated: &[bool]) -> bool {
+    let kernel = &program.instrs[p];
+    let further = &kernel.outs[1..];
+    let between = &program.instrs[p + 1..n];
+    let steady = |v: &ValueId| !mutated[*v as usize] || !between.iter().any(|c| c.mutated().any(|w| w == *v));
+    let unread = |c: &Instr| !c.ins.iter().any(|v| further.contains(v));
+    kernel.ins.iter().all(steady)
+        && (further.is_empty() || between.iter().chain([&program.instrs[n]]).all(unread))
+}
+
 /// The kernel with the formula behind it.
 fn joined(kernel: &Instr, instr: &Instr) -> Instr {
-    let (formula, params) = match instr.formula() {
-        Some((formula, params)) => (formula.clone(), params),
-        None => unreachable!("only formulas are fused"),
-    };
+    let Some((formula, params)) = instr.formula() else { unreachable!("only formulas are fused") };
+    let (formula, ins) = tidy(formula, &instr.ins);
     let result = kernel.outs[0];
-    let at = instr.ins.iter().position(|v| *v == result).unwrap_or(0);
-    let others = instr.ins.iter().copied().filter(|v| *v != result);
+    let at = ins.iter().position(|v| *v == result).unwrap_or(0);
+    let others = ins.iter().copied().filter(|v| *v != result);
     Instr {
         work: kernel.work.clone(),
         ins: kernel.ins.iter().copied().chain(others).collect(),
-        outs: instr.outs.clone(),
+        outs: instr.outs.iter().chain(&kernel.outs[1..]).copied().collect(),
         node: kernel.node,
         then: Some(Arc::new(Then { formula, params, at })),
     }
