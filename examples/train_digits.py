@@ -167,6 +167,10 @@ def main(arguments: list[str] | None = None) -> float:
     np.random.seed(args.seed)
     mx.random.seed(args.seed)
     ctx = mx.gpu(0) if args.ctx == "gpu" else mx.cpu()
+    try:
+        nd.zeros((1,), ctx=ctx)
+    except mx.MXNetError as error:
+        raise SystemExit(f"{error}\n`python -m mxrs devices` says more") from None
     train = gluon.data.DataLoader(
         gluon.data.ArrayDataset(as_planes(data.train_images), data.train_labels),
         args.batch_size,

@@ -37,11 +37,14 @@ def _info() -> None:
 
 
 def _devices() -> None:
-    """Says which GPUs there are, what they can do, and how fast they are."""
+    """Says which GPUs there are, what they can do, and how fast they are; without any, what they would need."""
     from mxrs import _core
 
     print(_core.gpu_search())
-    for i, gpu in enumerate(_core.gpu_list()):
+    found = _core.gpu_list()
+    if not found:
+        print("no GPU can be used; everything runs on the CPU" + _NEEDED.get(sys.platform, ""))
+    for i, gpu in enumerate(found):
         memory = f"{gpu['memory'] / 2**30:.1f} GiB" if gpu["memory"] else "memory not told"
         print(f"\ngpu({i}): {gpu['name']} ({gpu['kind']}, {gpu['backend']}, {memory})")
         print(f"  driver: {gpu['driver']}")
@@ -49,6 +52,17 @@ def _devices() -> None:
         print("  limits: " + ", ".join(f"{name} {value}" for name, value in gpu["limits"].items()))
         bandwidth, rate = _measured(i)
         print(f"  measured: {bandwidth:.1f} GB/s of memory, {rate:.1f} GFLOP/s in a float32 product")
+
+
+#: What a system must have for its GPUs to be found.
+_NEEDED = {
+    "linux": (
+        "\nLinux needs a Vulkan driver and the loader libvulkan.so.1: NVIDIA's driver brings its own, Mesa has those of AMD and "
+        "Intel (Debian: mesa-vulkan-drivers libvulkan1). In a container the device must be passed in (--gpus all, --device /dev/dri)."
+    ),
+    "win32": "\nWindows needs a graphics driver with DirectX 12 or Vulkan.",
+    "darwin": "\nmacOS needs a processor or card with Metal.",
+}
 
 
 def _measured(i: int) -> tuple[float, float]:

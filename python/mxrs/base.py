@@ -10,6 +10,7 @@ import numpy as np
 from ._core import (
     MXNetError,
     MXNetIndexError,
+    MXNetMemoryError,
     MXNetNotImplementedError,
     MXNetTypeError,
     MXNetValueError,
@@ -18,6 +19,7 @@ from ._core import (
 __all__ = [
     "MXNetError",
     "MXNetIndexError",
+    "MXNetMemoryError",
     "MXNetNotImplementedError",
     "MXNetTypeError",
     "MXNetValueError",

@@ -91,8 +91,8 @@ class Context:
         _core.set_current_context(*self._previous.pop())
 
     def empty_cache(self) -> None:
-        """Gives memory that the pool keeps for reuse back to the system."""
-        _core.memory_trim()
+        """Gives memory that this device's pool keeps for reuse back to the system."""
+        _core.memory_trim((self.device_typeid, self.device_id))
 
     @classmethod
     def default_ctx(cls) -> Context:

@@ -13,6 +13,7 @@ import numpy as np
 
 from . import _core
 from . import ndarray as nd
+from ._placed import Placed
 from .base import MXNetError, check_budget
 from .context import Context
 from .ndarray import NDArray
@@ -92,7 +93,9 @@ class _Placement:
         self._symbol = symbol
 
     def of(self, name: str) -> Context:
-        group = self._attrs.get(name, {}).get("ctx_group")
+        return self.of_group(self._attrs.get(name, {}).get("ctx_group"))
+
+    def of_group(self, group: str | None) -> Context:
         return self._groups.get(group, self._ctx) if group else self._ctx
 
     def outputs(self) -> list[Context]:
@@ -151,17 +154,46 @@ class Executor:
     def _build(self, symbol: Any, own: int) -> None:
         contexts = [(c.device_typeid, c.device_id) for c in self._placement.outputs()]
         self._own = own
-        self._handle = _core.ExecutorBase(
+        held = [a for a in (*self.arg_arrays, *self.grad_arrays, *self.aux_arrays) if a is not None]
+        if Placed.suits([self._ctx, *self._placement.outputs(), *(a.context for a in held)]):
+            self._handle: Any = self._placed(symbol, own)
+        else:
+            self._handle = _core.ExecutorBase(
+                symbol,
+                self.arg_arrays,
+                self.grad_arrays,
+                self._grad_req,
+                self.aux_arrays,
+                contexts,
+                own,
+                self._memory_budget,
+            )
+        self._outputs = self._handle._outputs()
+
+    def _placed(self, symbol: Any, own: int) -> Placed:
+        """The graph in parts on several devices; MXNetError where nobody asked for several."""
+        if not self._group2ctx:
+            names = self._symbol.list_arguments()
+            named = [*zip(names, self.arg_arrays, strict=True)]
+            named += [
+                (f"gradient of {n}", g) for n, g in zip(names, self.grad_arrays, strict=True) if g is not None
+            ]
+            named += zip(self._symbol.list_auxiliary_states(), self.aux_arrays, strict=True)
+            name, array = next((name, array) for name, array in named if array.context != self._ctx)
+            raise MXNetError(
+                f"bind: '{name}' is on {array.context}, the executor on {self._ctx}; move it with as_in_context, or place "
+                "parts of the graph by group2ctx"
+            )
+        return Placed(
             symbol,
             self.arg_arrays,
             self.grad_arrays,
             self._grad_req,
             self.aux_arrays,
-            contexts,
+            self._placement.of_group,
             own,
             self._memory_budget,
         )
-        self._outputs = self._handle._outputs()
 
     # --- making one ---
 
@@ -306,7 +338,12 @@ class Executor:
         for head in heads:
             if head is not None and not isinstance(head, NDArray):
                 raise TypeError(f"out_grads must be NDArrays, not {type(head).__name__}")
-        self._handle._backward(heads)
+        # As in MXNet, head gradients may come from anywhere.
+        placed = [
+            head if head is None or head.context == output.context else head.as_in_context(output.context)
+            for head, output in zip(heads, self.outputs, strict=False)
+        ]
+        self._handle._backward([*placed, *heads[len(placed) :]])
 
     @property
     def outputs(self) -> list[NDArray]:

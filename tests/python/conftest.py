@@ -54,6 +54,17 @@ def gpu() -> Iterator[Any]:
 
 
 @pytest.fixture
+def gpus(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The contexts of two GPUs, each a device of its own; one software adapter counts twice for that."""
+    import mxrs as mx
+
+    monkeypatch.setenv("MXRS_ALLOW_SOFTWARE_GPU", "2")
+    if mx.num_gpus() < 2:
+        pytest.skip(f"no two GPUs: {mx._core.gpu_search()}")
+    return [gpu, mx.gpu(1)]
+
+
+@pytest.fixture
 def cover() -> Callable[[str, str], None]:
     """`cover(kind, operator)` notes that a test of this kind (oracle, derived, ...) covered it."""
     return lambda kind, operator: _cover(kind, [operator])

@@ -49,7 +49,7 @@ PYTHON_FLOORS: list[set[str]] = [
     {"_files", "base", "error", "log", "name", "attribute", "registry", "context", "device", "runtime"},
     {"util"},
     {"ndarray", "nd", "random", "autograd", "engine", "dlpack", "profiler", "storage"},
-    {"symbol", "sym", "executor", "cached_op", "memonger"},
+    {"symbol", "sym", "executor", "_placed", "cached_op", "memonger"},
     {"numpy", "np", "numpy_extension", "npx"},
     {"initializer", "init", "lr_scheduler", "metric", "recordio", "kvstore", "kv", "operator", "optimizer"},
     {"io", "image", "img", "callback", "monitor", "mon", "predictor", "visualization", "viz"},

@@ -10,7 +10,7 @@ import numpy as np
 from .. import ndarray as nd
 from .._core import SymbolBase
 from ..base import MXNetError
-from ..context import Context, current_context
+from ..context import Context, cpu
 from ._graph import Graph
 from .hybrid import HybridBlock, _flatten
 from .parameter import Parameter
@@ -111,7 +111,7 @@ class SymbolBlock(HybridBlock):
         if param_file is not None:
             block.collect_params().load(
                 param_file,
-                ctx=ctx if ctx is not None else current_context(),
+                ctx=ctx if ctx is not None else cpu(),
                 allow_missing=allow_missing,
                 ignore_extra=ignore_extra,
                 cast_dtype=True,

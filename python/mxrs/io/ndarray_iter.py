@@ -12,6 +12,7 @@ import numpy as np
 
 from .. import ndarray as nd
 from ..ndarray import NDArray
+from ..ndarray.interop import positions
 from .batch import DataBatch, DataDesc, DataIter, as_batch_size
 
 __all__ = ["NDArrayIter"]
@@ -119,9 +120,8 @@ class NDArrayIter(DataIter):
 
     def _shuffle_data(self) -> None:
         np.random.shuffle(self.idx)
-        order = nd.array(self.idx, dtype=np.int64)
-        self.data = [(name, _rows(array, order)) for name, array in self.data]
-        self.label = [(name, _rows(array, order)) for name, array in self.label]
+        self.data = [(name, _rows(array, self.idx)) for name, array in self.data]
+        self.label = [(name, _rows(array, self.idx)) for name, array in self.label]
 
     def iter_next(self) -> bool:
         """Go to the next batch; False at the end, where the cursor stays."""
@@ -234,6 +234,6 @@ def _common_length(arrays: list[tuple[str, NDArray]]) -> int:
     return count
 
 
-def _rows(array: NDArray, order: NDArray) -> NDArray:
+def _rows(array: NDArray, order: np.ndarray) -> NDArray:
     """The rows of `array` in another order, on its own device."""
-    return nd.take(array, order.as_in_context(array.context), axis=0)
+    return nd.take(array, positions(order, array._device), axis=0)

@@ -16,12 +16,13 @@ import numpy as np
 from .. import _core
 from ._dtypes import NAMES
 from ._lookup import OPS, op
-from .interop import as_values, from_values
+from .interop import GPU, as_values, from_values, positions
 
 _Base = _core.NDArrayBase
 _window = _core.window
 _FULL = slice(None)
 _NUMBERS = (int, float, np.generic)
+_WIDE = (1, 6)  # float64 and int64
 
 
 class _Span(NamedTuple):
@@ -403,35 +404,37 @@ def _depth(parsed: _Key, whole_slices: bool) -> int:
     return last
 
 
-def _device_indices(parsed: _Key) -> Any:
+def _device_indices(parsed: _Key, device: tuple[int, int]) -> Any:
     """The stacked indices of a key of NDArrays of one shape on the leading axes, or None for any other key.
 
-    These need not come to the host: the operator checks them when it runs.
+    These need not come to the host: the operator checks them when it runs. GPUs have no types of 64 bits, so indices of
+    such go by the host.
     """
+    on_gpu = device[0] == GPU
     arrays: list[Any] = []
     for axis, entry in enumerate(parsed.entries):
         if isinstance(entry, _Base):
             if len(arrays) != axis or (arrays and entry.shape != arrays[0].shape):
+                return None
+            if on_gpu and entry._type_flag in _WIDE:
                 return None
             arrays.append(entry)
         elif not isinstance(entry, _Span) or not entry.is_full(parsed.shape[axis]):
             return None
     if not arrays or 0 in arrays[0].shape:
         return None
-    arrays = [a.detach() for a in arrays]
+    arrays = [
+        a.detach() if a._device == device else _core.copy_to_context(a.detach(), device) for a in arrays
+    ]
     if len(arrays) == 1:
         return _window(arrays[0], 0, (1, *arrays[0].shape))
     if any(a.dtype is not arrays[0].dtype for a in arrays):
-        arrays = [op("Cast")(a, dtype="int64") for a in arrays]
+        arrays = [op("Cast")(a, dtype="int32" if on_gpu else "int64") for a in arrays]
     return op("stack")(*arrays, axis=0)
 
 
-def _to_device(indices: np.ndarray, like: Any) -> Any:
-    return from_values(np.asarray(indices, order="C"), 6, like._device)
-
-
 def _get_advanced(x: Any, parsed: _Key) -> Any:
-    indices = _device_indices(parsed)
+    indices = _device_indices(parsed, x._device)
     if indices is not None:
         return op("gather_nd")(x, indices)
     # Slices behind the last index array are cut first; those before it become positions.
@@ -453,13 +456,13 @@ def _get_advanced(x: Any, parsed: _Key) -> Any:
         )
         if 0 in shape:
             return _nothing(x, shape)
-        result = op("take")(x, _to_device(axes[axis], x), axis=axis, mode="clip")
+        result = op("take")(x, positions(axes[axis], x._device), axis=axis, mode="clip")
     else:
         plan = _plan(parsed, depth)
         shape = plan.shape
         if 0 in shape:
             return _nothing(x, shape)
-        result = op("gather_nd")(x, _to_device(plan.indices, x))
+        result = op("gather_nd")(x, positions(plan.indices, x._device))
     return result if result.shape == shape else _window(result, 0, shape)
 
 
@@ -474,7 +477,7 @@ def _nothing(x: Any, shape: tuple[int, ...]) -> Any:
 
 
 def _set_advanced(x: Any, parsed: _Key, value: Any) -> None:
-    indices = _device_indices(parsed)
+    indices = _device_indices(parsed, x._device)
     if indices is not None:
         shape = lead = (*indices.shape[1:], *parsed.shape[indices.shape[0] :])
     else:
@@ -484,7 +487,7 @@ def _set_advanced(x: Any, parsed: _Key, value: Any) -> None:
         shape = plan.shape
         if 0 in shape:
             return
-        indices = _to_device(plan.indices, x)
+        indices = positions(plan.indices, x._device)
         lead = (*plan.indices.shape[1:], *parsed.shape[depth:])
     if isinstance(value, _NUMBERS):
         filled = _core.ops["_full"](shape=lead, value=_plain(value), dtype=NAMES[x._type_flag])
@@ -517,11 +520,23 @@ def store(target: Any, value: Any) -> None:
         if 0 in shape:
             return
         value = _broadcast(value, shape)
+    if value._device != target._device and (_must_record(value) or value._type_flag != target._type_flag):
+        value = _moved(value, target)
     if value._type_flag == target._type_flag:
         if not _core.same_memory(value, target):
             OPS["_copyto"](value, out=target)
     else:
         OPS["Cast"](value, dtype=NAMES[target._type_flag], out=target)
+
+
+def _moved(value: Any, like: Any) -> Any:
+    """`value` on the device and of the element type of `like`. Types change on the host if it can be: it has them all."""
+    name = NAMES[like._type_flag]
+    if value._type_flag != like._type_flag and value._device[0] != GPU:
+        value = OPS["Cast"](value, dtype=name)
+    if value._device != like._device:
+        value = _core.copy_to_context(value, like._device)
+    return value if value._type_flag == like._type_flag else OPS["Cast"](value, dtype=name)
 
 
 def fitted(value: Any, shape: tuple[int, ...], like: Any) -> Any:
@@ -530,9 +545,7 @@ def fitted(value: Any, shape: tuple[int, ...], like: Any) -> Any:
         value = _converted(value, like)
     if value.shape != shape:
         value = _broadcast(value, shape)
-    if value._type_flag != like._type_flag:
-        value = OPS["Cast"](value, dtype=NAMES[like._type_flag])
-    return _on(value, like)
+    return _moved(value, like)
 
 
 def _converted(value: Any, like: Any) -> Any:

@@ -41,6 +41,16 @@ def from_values(values: np.ndarray, flag: int, device: tuple[int, int] | None = 
     return _core.from_buffer(values if values.ndim else values.reshape(1), flag, values.shape, device)
 
 
+#: The type number of GPU contexts.
+GPU = 2
+
+
+def positions(indices: np.ndarray, device: tuple[int, int]) -> Any:
+    """An NDArray of places in another: int64, or int32 on a GPU, which has no longer type (and no longer axes)."""
+    name, flag = ("int32", 4) if device[0] == GPU else ("int64", 6)
+    return from_values(np.asarray(indices, name, order="C"), flag, device)
+
+
 #: ufuncs that stand behind signs.
 _SIGNS: dict[Any, Callable[[Any, Any], Any]] = {
     np.add: operator.add,
@@ -65,7 +75,7 @@ def array_ufunc(self: Any, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs:
         raise TypeError(f"np.{ufunc.__name__}: out is an NDArray; a numpy.ndarray is allowed")
     sign = _SIGNS.get(ufunc)
     if sign is not None and method == "__call__" and not kwargs:
-        left, right = (x if isinstance(x, _Base) else convert(x) for x in inputs)
+        left, right = (x if isinstance(x, _Base) else convert(x, self._device) for x in inputs)
         if left is not None and right is not None:
             return sign(left, right)
         return NotImplemented
@@ -102,8 +112,10 @@ class _OneElement(np.ndarray):
         return np.asarray(self).__reduce_ex__(protocol)
 
 
-def convert(value: Any) -> Any:
+def convert(value: Any, device: tuple[int, int] | None = None) -> Any:
     """An NDArray of a NumPy array or scalar, in its own element type; None for values that are not NumPy's.
+
+    It is made on `device`, or on the current context.
 
     Arithmetic calls it for operands that are neither NDArrays nor numbers.
     """
@@ -119,7 +131,7 @@ def convert(value: Any) -> Any:
             return None
         flag = 1 if value.dtype.kind == "f" else 6
     values = np.asarray(value, dtype=NP_DTYPES[flag], order="C")
-    return from_values(values, flag)
+    return from_values(values, flag, device)
 
 
 class _Memory:
@@ -155,7 +167,7 @@ def shared_view(array: Any) -> np.ndarray:
     ValueError
         If the memory is not the host's.
     """
-    if array._device[0] == 2:
+    if array._device[0] == GPU:
         raise ValueError("an array on a GPU cannot be seen from NumPy without a copy")
     array.wait_to_read()
     return memory_view(_core.address(array), array.shape, NP_DTYPES[array._type_flag], _core.detach(array))
@@ -196,7 +208,7 @@ def from_numpy(ndarray: np.ndarray, zero_copy: bool = True, array_cls: Any = Non
     return _core.from_memory(ndarray.ctypes.data, flag, ndarray.shape, ndarray, (1, 0))
 
 
-_core.set_converter(lambda value: None if isinstance(value, np.generic) else convert(value))
+_core.set_converter(lambda value, device: None if isinstance(value, np.generic) else convert(value, device))
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .. import _core
-from ..base import MXNetError
+from ..base import MXNetError, MXNetMemoryError
 from ..context import Context
 from . import dlpack, indexing
 from ._devices import context_of, device_of
@@ -37,6 +37,8 @@ def _rebuild(values: np.ndarray, device: tuple[int, int]) -> Any:
     flag = flag_of(values.dtype)
     try:
         return from_values(values, flag, device)
+    except MXNetMemoryError:
+        raise
     except (MXNetError, ValueError):
         return from_values(values, flag, (1, 0))
 

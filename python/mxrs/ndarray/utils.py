@@ -26,6 +26,8 @@ import numpy as np
 from .. import _core
 from .._files import replacing
 from ..base import MXNetError
+from ..context import cpu
+from ._devices import call_on
 from ._dtypes import NAMES, NP_DTYPES
 from ._lookup import op
 from .creation import array, empty, zeros
@@ -134,7 +136,8 @@ def _read_array(r: _Reader) -> NDArray | None:
     if not 0 <= flag < len(NAMES):
         raise r.fail(f"element type {flag} is not known; 0 to {len(NAMES) - 1} ({', '.join(NAMES)}) are", at)
     r.need(math.prod(shape) * NP_DTYPES[flag].itemsize, f"an array of {NAMES[flag]} {shape}")
-    target = op("_empty")(shape=shape, dtype=NAMES[flag])
+    # What is in a file comes to the host, whatever the default context is.
+    target = call_on(cpu(), op("_empty"), shape=shape, dtype=NAMES[flag])
     if target.size:
         target.wait_to_read()
         memory = memory_view(_core.address(target), (target.size,), NP_DTYPES[flag], target)

@@ -2,7 +2,8 @@
 //!
 //! Real hardware comes first to last as discrete, integrated, virtual, other. A software adapter (Mesa's lavapipe,
 //! Microsoft's WARP) is taken only where `MXRS_ALLOW_SOFTWARE_GPU=1` is set: a user who asks for a GPU does not mean
-//! the processor in disguise.
+//! the processor in disguise. A greater number lists it that often, each time as a device of its own, so that programs
+//! for several GPUs can be tried without any.
 
 use std::sync::OnceLock;
 
@@ -208,15 +209,17 @@ fn same_hardware(a: &Adapter, b: &Adapter) -> bool {
     (ka.0, ka.1) == (kb.0, kb.1) && (ka.2 == kb.2 || ka.2.is_empty() || kb.2.is_empty())
 }
 
-/// Whether software adapters count.
-fn software_allowed() -> bool {
-    std::env::var("MXRS_ALLOW_SOFTWARE_GPU").is_ok_and(|v| v == "1")
+/// How often each software adapter counts; 0 where the environment does not ask for it in a number.
+fn software_copies() -> usize {
+    let asked = std::env::var("MXRS_ALLOW_SOFTWARE_GPU").ok();
+    asked.and_then(|v| v.trim().parse().ok()).map_or(0, |n: usize| n.min(64))
 }
 
-/// The adapters that count: the i-th is `mx.gpu(i)`.
+/// The adapters that count: the i-th is `mx.gpu(i)`. A software adapter can be there several times.
 pub fn adapters() -> Vec<&'static Adapter> {
-    let software = software_allowed();
-    all_adapters().iter().filter(|a| software || a.kind != Kind::Software).collect()
+    let software = software_copies();
+    let copies = |a: &Adapter| if a.kind == Kind::Software { software } else { 1 };
+    all_adapters().iter().flat_map(|a| std::iter::repeat_n(a, copies(a))).collect()
 }
 
 /// What was looked for and what was found, for messages and for people.
@@ -233,9 +236,11 @@ pub fn describe() -> String {
     let found: Vec<String> = all_adapters()
         .iter()
         .map(|a| match a.kind {
-            Kind::Software if !software_allowed() => {
-                format!("{}: software, taken only with MXRS_ALLOW_SOFTWARE_GPU=1", a.line())
-            }
+            Kind::Software => match software_copies() {
+                0 => format!("{}: software, taken only with MXRS_ALLOW_SOFTWARE_GPU=1", a.line()),
+                1 => a.line(),
+                n => format!("{} (counted {n} times)", a.line()),
+            },
             _ => a.line(),
         })
         .collect();

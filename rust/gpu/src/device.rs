@@ -236,6 +236,7 @@ impl Device {
             return refuse(format!("takes {} parameters, {} were given", shader.params.len(), params.len()));
         }
         if let Some(b) = buffers.iter().find(|b| !Arc::ptr_eq(&b.0.shared, shared)) {
+            b.0.shared.faults.check(label)?;
             return refuse(format!("cannot use {b:?} of another device"));
         }
         if let Some(n) = groups.iter().find(|n| **n > shared.limits.groups_per_axis) {
@@ -339,7 +340,7 @@ impl Shared {
 
     /// Waits until command `seq` is through, however it went.
     pub fn settle(&self, seq: u64) {
-        if self.progress.is_done(seq) {
+        if self.progress.is_done(seq) || self.faults.is_lost() {
             return;
         }
         if !self.progress.submitted(seq) {

@@ -32,7 +32,7 @@ pub use adapter::{Adapter, Features, Kind, Limits, Profile, adapters, all_adapte
 pub use buffer::Buffer;
 pub use counters::Counts;
 pub use device::{Device, Fence};
-pub use open::{devices, profile_all, shutdown, wait_all};
+pub use open::{after_fork_in_child, devices, profile_all, shutdown, wait_all};
 pub use pipeline::{Key, Pipeline};
 pub use pool::Memory;
 pub use profile::Span;

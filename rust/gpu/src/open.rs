@@ -5,10 +5,11 @@ use crate::device::Device;
 use mxrs_base::{Error, Result};
 use parking_lot::Mutex;
 
-/// A device, its number and its adapter (the list of adapters is made once and never moves).
+/// A device, its number and its adapter: where that stands (the list is made once and never moves), and which copy of it where it
+/// counts several times.
 struct Entry {
     number: usize,
-    adapter: usize,
+    adapter: (usize, usize),
     device: Device,
 }
 
@@ -21,6 +22,16 @@ struct Open {
 }
 
 static OPEN: Mutex<Open> = Mutex::new(Open { pid: 0, entries: Vec::new(), timed: false });
+
+const FORKED: &str = "this process was forked from one that uses the GPU, and drivers do not survive that; start it \
+                      afresh (multiprocessing's 'spawn'), or use the GPU only after the fork";
+
+/// In a child that was just forked: devices of the parent refuse commands, for their workers do not exist here.
+pub fn after_fork_in_child() {
+    // Where another thread held the lock at the fork, nobody will ever give it back.
+    let Some(open) = OPEN.try_lock() else { return };
+    open.entries.iter().for_each(|e| e.device.0.faults.lose(FORKED.into()));
+}
 
 /// Waits for every open device and ends its worker. Devices opened before refuse commands afterwards.
 pub fn shutdown() {
@@ -45,7 +56,13 @@ pub fn devices() -> Vec<(usize, Device)> {
 /// # Errors
 /// The first error that nobody has seen.
 pub fn wait_all() -> Result<()> {
-    devices().iter().map(|(_, device)| device.wait()).fold(Ok(()), Result::and)
+    let waited = devices().iter().map(|(_, device)| device.wait()).fold(Ok(()), Result::and);
+    // A lost device was reported now; the next use opens it afresh.
+    let mut open = OPEN.lock();
+    if open.pid == std::process::id() {
+        open.entries.retain(|e| !e.device.is_lost());
+    }
+    waited
 }
 
 /// Times the dispatches of all devices from here on ([`Device::profile_start`]), or stops doing so.
@@ -69,10 +86,7 @@ impl Device {
             open.pid = pid;
         }
         if open.pid != pid {
-            return Err(Error::op(format!(
-                "gpu({i}): this process was forked from one that uses the GPU, and drivers do not survive that; \
-                 start it afresh (multiprocessing's 'spawn')"
-            )));
+            return Err(Error::op(format!("gpu({i}): {FORKED}")));
         }
         if let Some(entry) = open.entries.iter().find(|e| e.number == i && !e.device.is_lost()) {
             return Ok(entry.device.clone());
@@ -86,7 +100,8 @@ impl Device {
             };
             return Err(Error::op(format!("gpu({i}): {have}; {}", adapter::describe())));
         };
-        let place = std::ptr::from_ref(*adapter) as usize;
+        let copy = adapters[..i].iter().filter(|a| std::ptr::eq(**a, *adapter)).count();
+        let place = (std::ptr::from_ref(*adapter) as usize, copy);
         // Known by another number where more adapters count by now.
         let known = open.entries.iter().find(|e| e.adapter == place && !e.device.is_lost());
         let device = match known {

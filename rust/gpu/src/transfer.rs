@@ -126,8 +126,10 @@ impl Shared {
     /// Refuses a range that is not the buffer's, or (`words`) not made of whole words, and a lost device.
     fn check_range(&self, buffer: &Buffer, at: u64, len: u64, words: bool, label: &str) -> Result<()> {
         if !std::ptr::eq(Arc::as_ptr(&buffer.0.shared), self) {
+            buffer.0.shared.faults.check(label)?;
             return Err(Error::op(format!("{label}: {buffer:?} belongs to another device")));
         }
+        self.faults.check(label)?;
         let end = at.checked_add(len).filter(|end| *end <= buffer.len());
         let Some(end) = end else {
             return Err(Error::index(format!("{label}: {len} bytes at {at} are not inside {buffer:?}")));

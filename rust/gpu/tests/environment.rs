@@ -37,6 +37,19 @@ fn the_environment_decides() {
     let buffer = second.alloc(16).unwrap();
     second.write(&buffer, 0, &[7; 16], "w").unwrap();
     assert_eq!(second.read(&buffer, 4, 4, "r").unwrap().wait().unwrap(), [7; 4]);
+    // A software adapter counts as often as it is asked for, each time as a device of its own.
+    // SAFETY: as above; the devices' workers do not look at the environment.
+    unsafe { std::env::set_var("MXRS_ALLOW_SOFTWARE_GPU", "3") };
+    let software = all_adapters().iter().filter(|a| a.kind == Kind::Software).count();
+    assert_eq!(adapters().len(), all_adapters().len() + 2 * software);
+    if software > 0 {
+        let last = adapters().len() - 1;
+        let twin = Device::get(last).unwrap();
+        assert!(!twin.same(&Device::get(last - 1).unwrap()) && twin.same(&Device::get(last).unwrap()));
+        let far = twin.alloc(16).unwrap();
+        assert!(second.write(&far, 0, &[7; 16], "w").unwrap_err().message().contains("another device"));
+        assert!(describe().contains("counted 3 times"));
+    }
     shutdown();
     assert!(second.write(&buffer, 0, &[7; 16], "w").unwrap_err().message().contains("shut down"));
 }

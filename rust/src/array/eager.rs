@@ -23,6 +23,11 @@ impl EagerBuild {
         EagerBuild { values: Vec::with_capacity(8), context }
     }
 
+    /// Where calls without inputs run from now on.
+    pub fn place(&mut self, context: Context) {
+        self.context = context;
+    }
+
     fn push(&mut self, held: Held) -> Value {
         self.values.push(held);
         Value(self.values.len() as u32 - 1)

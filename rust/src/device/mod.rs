@@ -85,6 +85,11 @@ pub fn gpu(context: Context) -> Result<Device> {
     Device::get(i)
 }
 
+/// In a child that was just forked: GPUs of the parent are of no use here, and calls on them say so.
+pub fn after_fork_in_child() {
+    mxrs_gpu::after_fork_in_child();
+}
+
 /// Waits for all that was sent to GPUs; the first error that nobody has seen.
 pub fn wait_gpus() -> Result<()> {
     mxrs_gpu::wait_all()

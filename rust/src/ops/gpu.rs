@@ -152,6 +152,10 @@ pub fn run_gpu(ctx: &GpuCtx) -> Result<()> {
 fn run_body(ctx: &GpuCtx) -> Result<()> {
     let name = ctx.op.name;
     match &ctx.op.body {
+        // Types that GPUs do not compute in can still be moved.
+        Body::Formula { .. } if (ctx.op.views || name == "_copyto") && ctx.dtype(0).size() == 8 => {
+            copy::launch_cast(ctx.device, ctx.shape(0).size(), ctx.x(0), ctx.y(0), name)
+        }
         Body::Formula { formula, .. } => {
             let params: SmallVec<[f64; 4]> = formula.params().iter().map(|p| ctx.attrs.number(p)).collect();
             run_formula_gpu(ctx.device, formula, &params, ctx.ins, &ctx.outs[0], name)

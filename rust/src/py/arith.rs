@@ -3,7 +3,7 @@
 use super::convert::{IntoPy, guard};
 use super::object::{array_of, is_array, set_link, wrap};
 use super::{call, numpy};
-use crate::array::{Array, Arrays, invoke};
+use crate::array::{self, Array, Arrays};
 use crate::ops::{Attrs, OpRef, registry};
 use mxrs_base::AttrValue;
 use pyo3::exceptions::PyTypeError;
@@ -90,6 +90,11 @@ fn refuse_sequence(py: Python<'_>, object: *mut ffi::PyObject) -> PyResult<()> {
     }
 }
 
+/// As [`array::invoke`] without a context; errors name the operator.
+fn invoke(op: OpRef, attrs: &Attrs, ins: &[&Array], outs: Option<&[&Array]>) -> mxrs_base::Result<Arrays> {
+    array::invoke(op, attrs, ins, outs, None).map_err(|e| call::named(e, op))
+}
+
 fn scalar_attrs(op: OpRef, value: f64, whole: bool) -> Attrs {
     Attrs::from_values(op, smallvec![AttrValue::Float(value), AttrValue::Bool(whole)])
 }
@@ -107,23 +112,21 @@ unsafe fn binary(a: *mut ffi::PyObject, b: *mut ffi::PyObject, sign: &Sign) -> *
             let (left, right) = (is_array(a), is_array(b));
             if left && right {
                 let attrs = Attrs::from_values(sign.arrays, smallvec![]);
-                return Ok(first(
-                    invoke(sign.arrays, &attrs, &[array_of(a), array_of(b)], None, None).py(py)?,
-                ));
+                return Ok(first(invoke(sign.arrays, &attrs, &[array_of(a), array_of(b)], None).py(py)?));
             }
             let (array, other, op) = if left { (a, b, sign.scalar) } else { (b, a, sign.reversed) };
             if let Some((value, whole)) = number(py, other)? {
                 let attrs = scalar_attrs(op, value, whole);
-                return Ok(first(invoke(op, &attrs, &[array_of(array)], None, None).py(py)?));
+                return Ok(first(invoke(op, &attrs, &[array_of(array)], None).py(py)?));
             }
-            let Some(converted) = call::convert_foreign(py, other)? else {
+            let Some(converted) = call::convert_foreign(py, other, array_of(array).context())? else {
                 refuse_sequence(py, other)?;
                 ffi::Py_INCREF(ffi::Py_NotImplemented());
                 return Ok(ffi::Py_NotImplemented());
             };
             let attrs = Attrs::from_values(sign.arrays, smallvec![]);
             let (x, y) = if left { (array_of(a), &converted) } else { (&converted, array_of(b)) };
-            Ok(first(invoke(sign.arrays, &attrs, &[x, y], None, None).py(py)?))
+            Ok(first(invoke(sign.arrays, &attrs, &[x, y], None).py(py)?))
         })
     }
 }
@@ -142,8 +145,8 @@ unsafe fn in_place(a: *mut ffi::PyObject, b: *mut ffi::PyObject, sign: &Sign) ->
                     in_place_arrays(sign.arrays, target, array_of(b))
                 } else if let Some((value, whole)) = number(py, b)? {
                     let attrs = scalar_attrs(sign.scalar, value, whole);
-                    invoke(sign.scalar, &attrs, &[target], Some(&[target]), None)
-                } else if let Some(converted) = call::convert_foreign(py, b)? {
+                    invoke(sign.scalar, &attrs, &[target], Some(&[target]))
+                } else if let Some(converted) = call::convert_foreign(py, b, target.context())? {
                     in_place_arrays(sign.arrays, target, &converted)
                 } else {
                     refuse_sequence(py, b)?;
@@ -165,12 +168,12 @@ unsafe fn in_place(a: *mut ffi::PyObject, b: *mut ffi::PyObject, sign: &Sign) ->
 fn in_place_arrays(op: OpRef, target: &Array, other: &Array) -> mxrs_base::Result<Arrays> {
     let attrs = Attrs::from_values(op, smallvec![]);
     if other.dtype() == target.dtype() {
-        return invoke(op, &attrs, &[target, other], Some(&[target]), None);
+        return invoke(op, &attrs, &[target, other], Some(&[target]));
     }
     let cast = registry::expect("Cast");
     let to = Attrs::new(cast, &[("dtype", target.dtype().into())])?;
-    let other = invoke(cast, &to, &[other], None, None)?;
-    invoke(op, &attrs, &[target, &other[0]], Some(&[target]), None)
+    let other = invoke(cast, &to, &[other], None)?;
+    invoke(op, &attrs, &[target, &other[0]], Some(&[target]))
 }
 
 macro_rules! binary_slots {
@@ -221,7 +224,7 @@ unsafe fn unary(a: *mut ffi::PyObject, op: OpRef) -> *mut ffi::PyObject {
     unsafe {
         guard(|py| {
             let attrs = Attrs::from_values(op, smallvec![]);
-            Ok(first(invoke(op, &attrs, &[array_of(a)], None, None).py(py)?))
+            Ok(first(invoke(op, &attrs, &[array_of(a)], None).py(py)?))
         })
     }
 }

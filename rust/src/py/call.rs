@@ -267,7 +267,7 @@ fn finish<'py>(
 }
 
 /// The error with the operator's name before it, unless it is there.
-fn named(error: Error, op: OpRef) -> Error {
+pub(super) fn named(error: Error, op: OpRef) -> Error {
     if error.message().contains(op.name) { error } else { error.within(op.name) }
 }
 
@@ -351,12 +351,16 @@ pub fn set_converter(f: Py<PyAny>) {
     *CONVERTER.write() = Some(f);
 }
 
-/// An array made of a foreign value, or `None` where it is not array-like.
-pub fn convert_foreign(py: Python<'_>, object: *mut ffi::PyObject) -> PyResult<Option<Array>> {
+/// An array on `context` made of a foreign value, or `None` where it is not array-like.
+pub fn convert_foreign(
+    py: Python<'_>,
+    object: *mut ffi::PyObject,
+    context: Context,
+) -> PyResult<Option<Array>> {
     let Some(f) = CONVERTER.read().as_ref().map(|f| f.clone_ref(py)) else { return Ok(None) };
     // SAFETY: the caller's live object.
     let value = unsafe { Bound::from_borrowed_ptr(py, object) };
-    let made = f.bind(py).call1((value,))?;
+    let made = f.bind(py).call1((value, (context.kind as i64, context.id)))?;
     if made.is_none() { Ok(None) } else { extract(&made).map(Some) }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::ops::{Kind, Param};
 use mxrs_base::{AttrValue, DType, Error, ErrorKind};
-use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PyTypeError};
+use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -15,6 +15,7 @@ pub struct Exceptions {
     pub typ: Py<PyType>,
     pub index: Py<PyType>,
     pub missing: Py<PyType>,
+    pub memory: Py<PyType>,
 }
 
 pub fn exceptions(py: Python<'_>) -> PyResult<&'static Exceptions> {
@@ -42,6 +43,7 @@ pub fn exceptions(py: Python<'_>) -> PyResult<&'static Exceptions> {
             typ: kin("MXNetTypeError", "TypeError")?,
             index: kin("MXNetIndexError", "IndexError")?,
             missing: kin("MXNetNotImplementedError", "NotImplementedError")?,
+            memory: kin("MXNetMemoryError", "MemoryError")?,
             base,
         })
     })
@@ -57,7 +59,7 @@ pub fn raise(py: Python<'_>, error: Error) -> PyErr {
         ErrorKind::Type => &all.typ,
         ErrorKind::Index => &all.index,
         ErrorKind::NotImplemented => &all.missing,
-        ErrorKind::Memory => return PyMemoryError::new_err(message),
+        ErrorKind::Memory => &all.memory,
     };
     PyErr::from_type(class.bind(py).clone(), message)
 }

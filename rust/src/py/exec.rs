@@ -8,7 +8,7 @@ use crate::array::{Array, GradReq};
 use crate::device::Context;
 use crate::exec::{self, Budget, CachedOp, Executor, Plan, Request};
 use crate::ops::Spec;
-use mxrs_base::Shape;
+use mxrs_base::{Error, Result, Shape};
 use parking_lot::Mutex;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -128,8 +128,21 @@ impl CachedOpBase {
     /// Runs the graph on the arrays; one output array per output of the symbol.
     fn _call<'py>(&self, py: Python<'py>, inputs: Vec<Any<'py>>) -> PyResult<Vec<Any<'py>>> {
         let given = arrays(&inputs)?;
+        one_device(&given).py(py)?;
         let outputs = self.inner.call(&given, current_context()).py(py)?;
         outputs.into_iter().map(|a| bound(py, a)).collect()
+    }
+}
+
+/// Refuses arrays on several devices where one of them is a GPU; contexts of the host share its memory.
+fn one_device(arrays: &[Array]) -> Result<()> {
+    let Some(first) = arrays.first().map(Array::context) else { return Ok(()) };
+    match arrays.iter().map(Array::context).find(|c| *c != first && !(c.is_host() && first.is_host())) {
+        None => Ok(()),
+        Some(other) => Err(Error::op(format!(
+            "the inputs and parameters of a hybridized block must be on one device; given were {first} and {other}; \
+             as_in_context moves an array"
+        ))),
     }
 }
 

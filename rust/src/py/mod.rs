@@ -1,7 +1,7 @@
 //! The border to Python, and the only room that knows it.
 //!
 //! `object` is the array's Python type, `arith` its operators, `call` the functions and methods generated from the
-//! registry, `symbol` graphs, `convert` values and exceptions, `module` the extension module with everything that need not be fast.
+//! registry, `symbol` graphs, `record` gradients, `convert` values and exceptions, `module` the extension module with everything that need not be fast.
 
 mod arith;
 mod call;
@@ -12,4 +12,5 @@ mod gpu;
 mod module;
 mod numpy;
 mod object;
+mod record;
 mod symbol;

@@ -7,16 +7,20 @@ use super::gpu::{
     gpu_counts, gpu_list, gpu_memory, gpu_search, gpu_shutdown, gpu_spans, num_gpus, set_gpu_memory_limit,
 };
 use super::numpy;
-use super::object::{self, bound, extract, set_link};
+use super::object::{self, bound, extract};
+use super::record::{
+    backward, copied_to, copying, drop_grad, grad, grad_of, is_linked, is_recording, is_training,
+    mark_variable, record_custom, set_recording, set_training,
+};
 use super::symbol::{
     self, set_symbol_class, symbol_from_json, symbol_function, symbol_group, symbol_methods, symbol_variable,
 };
-use crate::array::{self, Array, CustomGrad, GradReq, Link, Node};
-use crate::device::Context;
+use crate::array::{self, Array};
+use crate::device::{self, Context};
 use crate::engine::{self, Waited};
+use crate::memory;
 use crate::ops::{self, Kind, Spec, registry, show};
-use crate::{memory, tape};
-use mxrs_base::{DType, Error, Shape};
+use mxrs_base::{DType, Shape};
 use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -52,7 +56,7 @@ fn from_buffer<'py>(
     }
     // SAFETY: the view holds `bytes` contiguous bytes and stays exported during the copy.
     let bytes = unsafe { std::slice::from_raw_parts(view.buf_ptr().cast::<u8>(), bytes) };
-    bound(py, Array::from_bytes(bytes, spec, context).py(py)?)
+    bound(py, Array::from_bytes(bytes, spec, context).map_err(|e| copying(e, context)).py(py)?)
 }
 
 struct Owner(#[allow(dead_code)] Py<PyAny>);
@@ -124,188 +128,7 @@ fn same_memory(a: &Any<'_>, b: &Any<'_>) -> PyResult<bool> {
 #[pyfunction]
 fn copy_to_context<'py>(py: Python<'py>, array: &Any<'py>, device: (i64, i32)) -> PyResult<Any<'py>> {
     let source = extract(array)?;
-    let target = Array::empty(source.spec().clone(), context_of(Some(device), py)?).py(py)?;
-    let copy = registry::expect("_copyto");
-    let attrs = ops::Attrs::new(copy, &[]).py(py)?;
-    bound(py, array::invoke(copy, &attrs, &[&source], Some(&[&target]), None).py(py)?.swap_remove(0))
-}
-
-#[pyfunction]
-fn set_recording(on: bool) -> bool {
-    array::set_recording(on)
-}
-#[pyfunction]
-fn is_recording() -> bool {
-    array::is_recording()
-}
-#[pyfunction]
-fn set_training(on: bool) -> bool {
-    array::set_training(on)
-}
-#[pyfunction]
-fn is_training() -> bool {
-    array::is_training()
-}
-
-fn grad_req(py: Python<'_>, text: &str) -> PyResult<GradReq> {
-    match text {
-        "write" | "inplace" => Ok(GradReq::Write),
-        "add" => Ok(GradReq::Add),
-        "null" => Ok(GradReq::Null),
-        other => Err(convert::raise(
-            py,
-            Error::value(format!("grad_req '{other}' is not valid; 'write', 'add' and 'null' are allowed")),
-        )),
-    }
-}
-
-/// Makes the array a variable whose gradient goes into `grad`.
-#[pyfunction]
-fn mark_variable(py: Python<'_>, array: &Any<'_>, grad: &Any<'_>, req: &str) -> PyResult<()> {
-    let (a, g) = (extract(array)?, extract(grad)?);
-    if a.shape() != g.shape() {
-        let text = format!("mark_variables: the gradient has shape {}, its array {}", g.shape(), a.shape());
-        return Err(Error::value(text)).py(py);
-    }
-    let link = Node::variable(g.detach(), grad_req(py, req)?);
-    // SAFETY: `extract` saw that it is an array; `a` is a clone.
-    unsafe { set_link(array.as_ptr(), Some(link)) };
-    Ok(())
-}
-
-/// The gradient array of a variable, or None.
-#[pyfunction]
-fn grad_of<'py>(py: Python<'py>, array: &Any<'py>) -> PyResult<Option<Any<'py>>> {
-    tape::grad_of(&extract(array)?).map(|g| bound(py, g)).transpose()
-}
-
-/// Takes the array off the tape.
-#[pyfunction]
-fn drop_grad(array: &Any<'_>) -> PyResult<()> {
-    extract(array)?;
-    // SAFETY: just checked.
-    unsafe { set_link(array.as_ptr(), None) };
-    Ok(())
-}
-
-/// Whether the array is a recorded value or a variable.
-#[pyfunction]
-fn is_linked(array: &Any<'_>) -> PyResult<bool> {
-    Ok(extract(array)?.link.is_some())
-}
-
-fn heads(list: Vec<Any<'_>>) -> PyResult<Vec<Array>> {
-    list.iter().map(extract).collect()
-}
-
-fn optional(list: Vec<Option<Any<'_>>>) -> PyResult<Vec<Option<Array>>> {
-    list.iter().map(|h| h.as_ref().map(extract).transpose()).collect()
-}
-
-#[pyfunction]
-fn backward(
-    py: Python<'_>,
-    outputs: Vec<Any<'_>>,
-    grads: Vec<Option<Any<'_>>>,
-    retain: bool,
-    train: bool,
-) -> PyResult<()> {
-    let options = tape::Options { retain, create_graph: false, train };
-    tape::backward(&heads(outputs)?, &optional(grads)?, options).py(py)
-}
-
-#[pyfunction]
-fn grad<'py>(
-    py: Python<'py>,
-    outputs: Vec<Any<'py>>,
-    grads: Vec<Option<Any<'py>>>,
-    variables: Vec<Any<'py>>,
-    retain: bool,
-    create_graph: bool,
-    train: bool,
-) -> PyResult<Vec<Any<'py>>> {
-    let options = tape::Options { retain, create_graph, train };
-    let found = tape::grad(&heads(outputs)?, &optional(grads)?, &heads(variables)?, options).py(py)?;
-    found.into_iter().map(|a| bound(py, a)).collect()
-}
-
-/// Links `outputs` to `inputs` by a user's function: `backward(*head_grads)` gives one gradient (or None) per input.
-#[pyfunction]
-fn record_custom(inputs: Vec<Any<'_>>, outputs: Vec<Any<'_>>, backward: Py<PyAny>) -> PyResult<()> {
-    let ins = heads(inputs)?;
-    let outs = heads(outputs.clone())?;
-    if !array::is_recording() || ins.iter().all(|a| !a.is_linked()) {
-        return Ok(());
-    }
-    let context = outs.first().map_or(Context::CPU, Array::context);
-    let specs: Vec<Spec> = ins.iter().map(|a| a.spec().clone()).collect();
-    let rule: CustomGrad = Box::new(move |grads, _| {
-        Python::attach(|py| call_back(py, &backward, grads, &specs).map_err(|e| raised(py, &e)))
-    });
-    let node = array::custom_node(ins.iter().map(Array::live_link).collect(), &outs, context, rule);
-    for (i, output) in outputs.iter().enumerate() {
-        // SAFETY: `heads` saw that they are arrays; `outs` are clones.
-        unsafe { set_link(output.as_ptr(), Some(Link { node: node.clone(), index: i as u32 })) };
-    }
-    Ok(())
-}
-
-/// An error of a user's function, with the lines of the program that it went through.
-fn raised(py: Python<'_>, error: &PyErr) -> Error {
-    let lines = || -> PyResult<String> {
-        let all = py.import("traceback")?.call_method1("format_tb", (error.traceback(py),))?;
-        Ok(all.extract::<Vec<String>>()?.concat())
-    };
-    Error::op(format!(
-        "autograd.Function.backward raised {error}\n{}",
-        lines().unwrap_or_default().trim_end()
-    ))
-}
-
-fn call_back(
-    py: Python<'_>,
-    f: &Py<PyAny>,
-    grads: Vec<Array>,
-    specs: &[Spec],
-) -> PyResult<Vec<Option<Array>>> {
-    let args = grads.into_iter().map(|g| bound(py, g)).collect::<PyResult<Vec<_>>>()?;
-    let result = f.bind(py).call1(PyTuple::new(py, args)?)?;
-    let items: Vec<Any<'_>> = match object::is_array(result.as_ptr()) || result.is_none() {
-        true => vec![result],
-        false => match result.try_iter() {
-            Ok(items) => items.collect::<PyResult<_>>()?,
-            Err(_) => {
-                return Err(PyTypeError::new_err(format!(
-                    "backward gave a {}; an NDArray, None or a list of them for each input is expected",
-                    result.get_type().name()?
-                )));
-            }
-        },
-    };
-    if items.len() != specs.len() {
-        return Err(PyValueError::new_err(format!(
-            "backward gave {} gradients; the function has {} inputs",
-            items.len(),
-            specs.len()
-        )));
-    }
-    let mut out = Vec::new();
-    for (item, spec) in items.iter().zip(specs) {
-        if item.is_none() {
-            out.push(None);
-            continue;
-        }
-        let array = extract(item)?;
-        if array.shape() != &spec.shape {
-            return Err(PyValueError::new_err(format!(
-                "backward gave a gradient of shape {} for an input of shape {}",
-                array.shape(),
-                spec.shape
-            )));
-        }
-        out.push(Some(array));
-    }
-    Ok(out)
+    bound(py, copied_to(&source, context_of(Some(device), py)?).py(py)?)
 }
 
 /// Waits until everything issued is done; raises the first error that nobody has seen.
@@ -388,9 +211,16 @@ fn memory_stats<'py>(py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
     Ok(dict)
 }
 
+/// Gives memory that is kept for reuse back: the host's, or a GPU's.
 #[pyfunction]
-fn memory_trim() {
-    memory::trim();
+#[pyo3(signature = (device=None))]
+fn memory_trim(py: Python<'_>, device: Option<(i64, i32)>) -> PyResult<()> {
+    let context = device.map_or(Ok(Context::CPU), |(kind, id)| Context::new(kind, id)).py(py)?;
+    if context.is_host() {
+        memory::trim();
+        return Ok(());
+    }
+    py.detach(|| device::gpu(context).and_then(|gpu| gpu.empty_pool())).py(py)
 }
 
 #[pyfunction]
@@ -400,6 +230,14 @@ fn before_fork() {
 #[pyfunction]
 fn after_fork_in_child() {
     engine::after_fork_in_child();
+    device::after_fork_in_child();
+}
+
+/// Gives one GPU up as if its driver had lost it: what is queued there fails, later calls open it afresh. For tests.
+#[pyfunction]
+fn gpu_destroy(py: Python<'_>, id: i32) -> PyResult<()> {
+    let context = Context { kind: device::DeviceKind::Gpu, id };
+    py.detach(|| device::gpu(context).map(|device| device.destroy())).py(py)
 }
 
 /// Starts to record what runs; times count from here.
@@ -566,6 +404,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("MXNetTypeError", all.typ.clone_ref(py))?;
     m.add("MXNetIndexError", all.index.clone_ref(py))?;
     m.add("MXNetNotImplementedError", all.missing.clone_ref(py))?;
+    m.add("MXNetMemoryError", all.memory.clone_ref(py))?;
     m.add("NDArrayBase", object::make_type(py)?)?;
     m.add("ops", call::functions(py)?)?;
     m.add_class::<symbol::SymbolBase>()?;
@@ -588,7 +427,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
         similar_ops complete_shapes list_ops
         set_symbol_class symbol_variable symbol_group symbol_from_json symbol_function
         symbol_methods
-        num_gpus gpu_search gpu_list gpu_memory set_gpu_memory_limit gpu_counts gpu_shutdown
+        num_gpus gpu_search gpu_list gpu_memory set_gpu_memory_limit gpu_counts gpu_shutdown gpu_destroy
     }
     Ok(())
 }

@@ -3,11 +3,13 @@
 //! Transpose, slice, flip, tile, repeat, diagonal are strides of the source; a part of a concatenation or the inside of
 //! a padded array are strides of the target. A cast is a copy between types.
 
-use crate::shaders::elem::{Place, Span};
+use crate::shaders::each::{Each, Read};
+use crate::shaders::elem::{Place, Span, is_wide};
 use crate::shaders::map::launch_map;
 use mxrs_base::{DType, Result};
 use mxrs_formula::Formula;
 use mxrs_gpu::{Device, Key, Params, Shader, Slot};
+use smallvec::SmallVec;
 use std::sync::LazyLock;
 
 static IDENTITY: LazyLock<Formula> = LazyLock::new(|| Formula::build(1, &[], |a| a.x(0)));
@@ -31,11 +33,33 @@ pub fn launch_copy(
     if let Some(t) = Transpose::of(dims, &source, &target) {
         return t.launch(device, &source, &target, label);
     }
+    if is_wide(source.dtype) && source.dtype == target.dtype {
+        // Two words each, along a dimension of their own.
+        let dims: SmallVec<[usize; 5]> = dims.iter().copied().chain([2]).collect();
+        let words = |p: &Place| p.strides.iter().map(|s| 2 * s).chain([1]).collect::<SmallVec<[isize; 5]>>();
+        let (from, to) = (words(&source), words(&target));
+        let source = Place { dtype: DType::I32, offset: 2 * source.offset, strides: &from, ..source };
+        let target = Place { dtype: DType::I32, offset: 2 * target.offset, strides: &to, ..target };
+        return launch_map(device, &IDENTITY, &[], &dims, &[source], target, label);
+    }
     launch_map(device, &IDENTITY, &[], dims, &[source], target, label)
 }
 
-/// Copies `n` elements that lie one after the other, converted to the target's type.
+/// Copies `n` elements that lie one after the other, converted to the target's type. Types of 64 bits are only sources,
+/// or both sides.
 pub fn launch_cast(device: &Device, n: usize, source: Span, target: Span, label: &'static str) -> Result<()> {
+    match (is_wide(source.dtype), is_wide(target.dtype)) {
+        (true, true) if source.dtype == target.dtype => {
+            return launch_copy(device, &[n], source.strided(&[1]), target.strided(&[1]), label);
+        }
+        (true, false) => {
+            let body = || "fn element(e: u32) -> VALUE { return x(e); }\n".to_string();
+            return Each::new("narrow", target)
+                .input("x", source, Read::Narrowed)
+                .launch(device, n, body, label);
+        }
+        _ => {}
+    }
     launch_map(device, &IDENTITY, &[], &[n], &[source.strided(&[1])], target.strided(&[1]), label)
 }
 

@@ -28,6 +28,8 @@ pub struct Each<'a> {
 pub enum Read {
     /// VALUE.
     Value,
+    /// VALUE, also of a type of 64 bits, which is rounded to it.
+    Narrowed,
     /// i32, cut toward zero; what does not fit goes to the nearest end, and not-a-number to the smallest.
     Index,
     /// Whether it is not 0.
@@ -45,7 +47,13 @@ impl<'a> Each<'a> {
         self
     }
     pub fn input(mut self, name: &'static str, span: Span<'a>, read: Read) -> Each<'a> {
-        if read == Read::Value && span.dtype.is_float() {
+        let by_float = match read {
+            Read::Value => span.dtype.is_float(),
+            // By its own bits a float becomes a whole number, but zero or not is seen of a float32.
+            Read::Narrowed => self.out.dtype == DType::Bool,
+            Read::Index | Read::Truth => false,
+        };
+        if by_float {
             self.num = Num::F32;
         }
         self.ins.push((name, span, read));
@@ -78,7 +86,8 @@ impl<'a> Each<'a> {
         body: impl FnOnce() -> String,
         label: &'static str,
     ) -> Result<()> {
-        for dtype in self.ins.iter().map(|i| i.1.dtype).chain([self.out.dtype]) {
+        let values = self.ins.iter().filter(|i| matches!(i.2, Read::Value | Read::Truth));
+        for dtype in values.map(|i| i.1.dtype).chain([self.out.dtype]) {
             elem::check_dtype(dtype, label)?;
         }
         if n == 0 {
@@ -124,8 +133,11 @@ impl<'a> Each<'a> {
             let native = if span.dtype.is_float() { Num::F32 } else { Num::I32 };
             let raw = elem::load(span.dtype, native, &buffer, &at);
             let (kind, value) = match read {
-                Read::Value => (self.num.wgsl(), elem::load(span.dtype, self.num, &buffer, &at)),
+                Read::Value | Read::Narrowed => {
+                    (self.num.wgsl(), elem::load(span.dtype, self.num, &buffer, &at))
+                }
                 Read::Index if native == Num::F32 => ("i32", format!("mx_index({raw})")),
+                Read::Index if span.dtype == DType::I64 => ("i32", format!("mx_long({buffer}[{at}])")),
                 Read::Index => ("i32", raw),
                 Read::Truth if native == Num::F32 => {
                     ("bool", format!("(bitcast<u32>({raw}) & 0x7fffffffu) != 0u"))
@@ -143,6 +155,9 @@ impl<'a> Each<'a> {
         }
         if text.contains("mx_index") {
             text.insert_str(0, INDEX);
+        }
+        if text.contains("mx_long") {
+            text.insert_str(0, LONG);
         }
         text += &body.replace("VALUE", self.num.wgsl());
         let value = elem::pack(to, self.num, "value");
@@ -167,5 +182,14 @@ const INDEX: &str = "fn mx_index(v: f32) -> i32 {
     let bits = bitcast<u32>(v);
     if ((bits & 0x7fffffffu) < 0x4f000000u) { return i32(v); }
     return select(bitcast<i32>(0x80000000u), 0x7fffffff, bits <= 0x7f800000u);
+}
+";
+
+/// What does not fit goes to the nearest end.
+const LONG: &str = "fn mx_long(v: vec2<u32>) -> i32 {
+    let low = bitcast<i32>(v.x);
+    let high = bitcast<i32>(v.y);
+    if (high == low >> 31u) { return low; }
+    return select(0x7fffffff, bitcast<i32>(0x80000000u), high < 0);
 }
 ";

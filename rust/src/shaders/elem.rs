@@ -1,4 +1,6 @@
 //! Elements in device memory: how a shader loads and stores each type.
+//!
+//! Types of 64 bits can lie there and be read, cut to 32: as indices, and by casts to other types. Nothing computes in them.
 
 use mxrs_base::{DType, Error, Result};
 use mxrs_gpu::Buffer;
@@ -51,7 +53,7 @@ impl Num {
     }
 }
 
-/// Refuses the types that devices do not have; `what` names the operation.
+/// Refuses the types that devices do not compute in; `what` names the operation.
 pub fn check_dtype(dtype: DType, what: &str) -> Result<()> {
     match dtype {
         DType::F64 | DType::I64 => Err(Error::typ(format!(
@@ -59,6 +61,11 @@ pub fn check_dtype(dtype: DType, what: &str) -> Result<()> {
         ))),
         _ => Ok(()),
     }
+}
+
+/// Whether an element is two words.
+pub fn is_wide(dtype: DType) -> bool {
+    dtype.size() == 8
 }
 
 /// Whether four elements share a word.
@@ -72,6 +79,8 @@ pub fn element(dtype: DType) -> &'static str {
         DType::F32 => "f32",
         DType::F16 => "f16",
         DType::I32 => "i32",
+        // The low word first, as on every host.
+        DType::F64 | DType::I64 => "vec2<u32>",
         _ => "u32",
     }
 }
@@ -80,7 +89,7 @@ pub fn element(dtype: DType) -> &'static str {
 /// twice.
 pub fn load(dtype: DType, num: Num, name: &str, at: &str) -> String {
     let raw = match dtype {
-        DType::F32 | DType::F16 | DType::I32 => format!("{name}[{at}]"),
+        DType::F32 | DType::F16 | DType::I32 | DType::F64 | DType::I64 => format!("{name}[{at}]"),
         DType::I8 => format!("mx_signed({name}[({at}) >> 2u], {at})"),
         _ => format!("mx_byte({name}[({at}) >> 2u], {at})"),
     };
@@ -93,6 +102,11 @@ pub fn convert(dtype: DType, num: Num, raw: &str) -> String {
         (DType::F32, Num::F32) | (DType::I32 | DType::I8, Num::I32) => raw.to_string(),
         (DType::F32, Num::I32) => format!("mx_to_i32({raw})"),
         (DType::F16, Num::I32) => format!("mx_to_i32(f32({raw}))"),
+        // As the host cuts whole numbers.
+        (DType::I64, Num::I32) => format!("bitcast<i32>({raw}.x)"),
+        (DType::I64, Num::F32) => format!("mx_float_of_long({raw})"),
+        (DType::F64, Num::I32) => format!("mx_int_of_double({raw})"),
+        (DType::F64, Num::F32) => format!("mx_double({raw})"),
         (_, num) => format!("{}({raw})", num.wgsl()),
     }
 }
@@ -133,6 +147,54 @@ const HELPERS: &[(&str, &str)] = &[
         "fn mx_to_byte(v: f32) -> u32 {
     if ((bitcast<u32>(v) & 0x7fffffffu) >= 0x4f000000u) { return 0u; }
     return u32(i32(v)) & 0xffu;
+}\n",
+    ),
+    (
+        "mx_float_of_long",
+        "fn mx_float_of_long(v: vec2<u32>) -> f32 {
+    let low = bitcast<i32>(v.x);
+    let high = bitcast<i32>(v.y);
+    if (high == low >> 31u) { return f32(low); }
+    return f32(high) * 4294967296.0 + f32(v.x);
+}\n",
+    ),
+    (
+        // Cut toward zero; what does not fit, and not-a-number, becomes the minimum.
+        "mx_int_of_double",
+        "fn mx_int_of_double(v: vec2<u32>) -> i32 {
+    let power = i32((v.y >> 20u) & 0x7ffu) - 1023;
+    if (power < 0) { return 0; }
+    if (power > 30) { return bitcast<i32>(0x80000000u); }
+    let top = (v.y & 0xfffffu) | 0x100000u;
+    var size = top >> u32(max(20 - power, 0));
+    if (power > 20) { size = (top << u32(power - 20)) | (v.x >> u32(52 - power)); }
+    return select(i32(size), -i32(size), (v.y >> 31u) == 1u);
+}\n",
+    ),
+    (
+        // Rounded to the nearest, ties to even, by bits.
+        "mx_double",
+        "fn mx_double(v: vec2<u32>) -> f32 {
+    let sign = v.y & 0x80000000u;
+    let power = i32((v.y >> 20u) & 0x7ffu) - 896;
+    let kept = ((v.y & 0xfffffu) << 3u) | (v.x >> 29u);
+    let rest = v.x & 0x1fffffffu;
+    if (power == 1151) {
+        return bitcast<f32>(sign | 0x7f800000u | select(0u, 0x400000u, (kept | rest) != 0u));
+    }
+    if (power > 254) { return bitcast<f32>(sign | 0x7f800000u); }
+    if (power > 0) {
+        let up = rest > 0x10000000u || (rest == 0x10000000u && (kept & 1u) == 1u);
+        return bitcast<f32>(sign | ((u32(power) << 23u | kept) + select(0u, 1u, up)));
+    }
+    let shift = u32(1 - power);
+    if (shift > 24u) { return bitcast<f32>(sign); }
+    let whole = kept | 0x800000u;
+    let lost = whole & ((1u << shift) - 1u);
+    let half = 1u << (shift - 1u);
+    let small = whole >> shift;
+    let up = lost > half || (lost == half && (rest != 0u || (small & 1u) == 1u));
+    return bitcast<f32>(sign | (small + select(0u, 1u, up)));
 }\n",
     ),
     (

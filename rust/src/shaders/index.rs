@@ -6,7 +6,7 @@
 //! array: places that the host refuses go to the nearest end, since an error would have to wait for the device.
 
 use crate::shaders::each::{Each, Read};
-use crate::shaders::elem::Span;
+use crate::shaders::elem::{Span, is_wide};
 use crate::shaders::sort::sort_pairs;
 use mxrs_base::{DType, Error, Result};
 use mxrs_gpu::{Buffer, Device};
@@ -84,19 +84,23 @@ fn no_places(label: &str) -> Error {
 
 /// `y` (outer, n, inner): slices of `x` (outer, places, inner) at the `n` places that `at` names.
 #[allow(clippy::too_many_arguments)] // a launch is what its caller has checked, passed on
-pub fn launch_take(
+pub fn launch_take<'a>(
     device: &Device,
     places: Places,
     n: usize,
-    at: Span,
-    x: Span,
+    at: Span<'a>,
+    x: Span<'a>,
     (outer, inner): (usize, usize),
-    y: Span,
+    y: Span<'a>,
     label: &'static str,
 ) -> Result<()> {
     let total = outer * n * inner;
     if total > 0 && places.count() == 0 {
         return Err(no_places(label));
+    }
+    if is_wide(x.dtype) && x.dtype == y.dtype {
+        let words = |s: Span<'a>| Span { dtype: DType::I32, offset: 2 * s.offset, ..s };
+        return launch_take(device, places, n, at, words(x), (outer, 2 * inner), words(y), label);
     }
     let each = places.with(Each::new("take", y), at, n)?.input("x", x, Read::Value);
     let each = each.size("count", n)?.size("inner", inner)?;

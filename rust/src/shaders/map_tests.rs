@@ -231,7 +231,7 @@ fn whole_numbers_stay_whole() {
         let error = launch_map(d, &f, &[], &[4], &[one], Place { buffer: &y, ..one }, "Op").unwrap_err();
         assert!(error.message().contains("Op: 'exp'"), "{error}");
         let error =
-            launch_cast(d, 3, Span::new(&x, DType::F64), Span::new(&y, DType::F32), "Op").unwrap_err();
+            launch_cast(d, 3, Span::new(&x, DType::F32), Span::new(&y, DType::F64), "Op").unwrap_err();
         assert!(error.message().contains("float64 is not supported on a GPU"), "{error}");
     });
 }

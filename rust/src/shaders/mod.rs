@@ -5,8 +5,9 @@
 //! compiled once per device ([`mxrs_gpu::Device::pipeline`]).
 //!
 //! Elements on a device: float32, int32 and, where the adapter has it, float16 lie as they are; bool, uint8 and int8
-//! are packed four to a word, as on the host, and an invocation writes whole words. float64 and int64 are refused by
-//! name: no portable shading language has them.
+//! are packed four to a word, as on the host, and an invocation writes whole words. float64 and int64 are
+//! moved, cast and read as indices; what would compute in them is refused by name, for no portable shading language has
+//! them.
 
 pub mod channels;
 pub mod columns;
@@ -59,6 +60,8 @@ mod solve_tests;
 mod sort_tests;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod wide_tests;
 #[cfg(test)]
 mod window_tests;
 

@@ -73,6 +73,8 @@ pub fn download<T: Elem>(device: &Device, buffer: &Buffer) -> Vec<T> {
         DType::F32 => T::from_f64(f32::from_ne_bytes(b.try_into().unwrap()) as f64),
         DType::F16 => T::from_f64(mxrs_base::f16::from_ne_bytes(b.try_into().unwrap()).to_f64()),
         DType::I32 => T::from_i64(i32::from_ne_bytes(b.try_into().unwrap()) as i64),
+        DType::I64 => T::from_i64(i64::from_ne_bytes(b.try_into().unwrap())),
+        DType::F64 => T::from_f64(f64::from_ne_bytes(b.try_into().unwrap())),
         DType::I8 => T::from_i64(b[0] as i8 as i64),
         _ => T::from_i64(b[0] as i64),
     };

@@ -252,6 +252,11 @@ impl Walk {
         }
         let need: SmallVec<[bool; 4]> = node.ins.iter().map(|s| self.leads(&s.link)).collect();
         let heads = self.grads[n].clone();
+        // What the rule makes out of nothing belongs beside the call's results, wherever the first head was.
+        if let Some(head) = heads.iter().flatten().next() {
+            let context = self.build.get(*head)?.context();
+            self.build.place(context);
+        }
         let args = GradArgs {
             op: node.op,
             attrs: &node.attrs,
@@ -275,6 +280,7 @@ impl Walk {
     fn through_custom(&mut self, n: usize, state: &NodeState) -> Result<SmallVec<[(Link, Value); 3]>> {
         let NodeState::Custom(custom) = state else { return Ok(SmallVec::new()) };
         let mut heads = Vec::new();
+        self.build.place(custom.context);
         for (slot, spec) in self.grads[n].clone().iter().zip(&custom.outs) {
             heads.push(match slot {
                 Some(value) => self.build.take(*value)?,

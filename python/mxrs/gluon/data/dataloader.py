@@ -23,6 +23,7 @@ import numpy as np
 
 from ... import context
 from ... import ndarray as nd
+from ...ndarray.interop import positions
 from . import sampler as _sampler
 from ._workers import WorkerPool
 from .batchify import collate, default_batchify_fn, default_mp_batchify_fn, wrap
@@ -53,7 +54,7 @@ def _as_indices(batch: Any, length: int) -> np.ndarray | None:
 def _gather(array: Any, indices: np.ndarray) -> Any:
     if isinstance(array, np.ndarray):
         return array.take(indices, axis=0)
-    return nd.take(array, nd.array(indices, ctx=array.context, dtype=np.int64))
+    return nd.take(array, positions(indices, array._device))
 
 
 class _Fetch:
