@@ -79,7 +79,7 @@ def step(rows):
 
 
 a = b = None
-refused("", lambda: step(4096))
+refused("a hybridized block", lambda: step(2000))
 assert step(8).shape == (256, 256)
 print("fine")
 """

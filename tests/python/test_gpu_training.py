@@ -101,33 +101,44 @@ def test_half_precision_trains_as_on_the_cpu(name: str, gpu: Any) -> None:
     agree(curves[1], curves[0], rtol=5e-3)
 
 
-@pytest.mark.parametrize("hybridize", [False, True], ids=["imperative", "hybridized"])
-def test_digits_train_as_on_the_cpu(hybridize: bool, gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The example's network on 200 of its pictures, without its dropout, from equal weights."""
+@functools.cache
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """200 of the example's pictures and their labels."""
     data = digits_data.load("digits")
     chosen = np.random.RandomState(2).permutation(len(data.train_labels))[:200]
-    images, labels = data.train_images[chosen], data.train_labels[chosen].astype("float32")
-    monkeypatch.setattr(gluon.nn, "Dropout", lambda rate: gluon.nn.HybridLambda("identity"))
-    curves = []
-    for ctx in (mx.cpu(), gpu):
-        np.random.seed(0)
-        mx.random.seed(0)
+    return data.train_images[chosen], data.train_labels[chosen].astype("float32")
+
+
+@functools.cache
+def digits_curve(ctx: Any, hybridize: bool) -> tuple[list[float], float]:
+    """Losses of ten steps of the example's network without its dropout, and its accuracy meanwhile."""
+    images, labels = digits()
+    np.random.seed(0)
+    mx.random.seed(0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gluon.nn, "Dropout", lambda rate: gluon.nn.HybridLambda("identity"))
         net = train_digits.build_network(hybridize)
-        net.initialize(mx.init.Xavier(), ctx=ctx)
-        trainer = gluon.Trainer(net.collect_params(), "adam", {"learning_rate": 0.001, "wd": 1e-4})
-        loss_of = gluon.loss.SoftmaxCrossEntropyLoss()
-        losses, metric, generator = [], mx.metric.Accuracy(), np.random.RandomState(1)
-        for i in range(0, 200, 20):
-            x = nd.array(train_digits.as_planes(images[i : i + 20]), ctx=ctx)
-            y = nd.array(labels[i : i + 20], ctx=ctx)
-            x = train_digits.shifted(x, generator, mirror=True)
-            with autograd.record():
-                scores = net(x)
-                loss = loss_of(scores, y)
-            loss.backward()
-            trainer.step(20)
-            metric.update([y], [scores])
-            losses.append(float(loss.mean().asscalar()))
-        curves.append((losses, metric.get()[1]))
-    agree(curves[1][0], curves[0][0])
-    assert curves[1][1] == curves[0][1]
+    net.initialize(mx.init.Xavier(), ctx=ctx)
+    trainer = gluon.Trainer(net.collect_params(), "adam", {"learning_rate": 0.001, "wd": 1e-4})
+    loss_of = gluon.loss.SoftmaxCrossEntropyLoss()
+    losses, metric, generator = [], mx.metric.Accuracy(), np.random.RandomState(1)
+    for i in range(0, len(labels), 20):
+        x = nd.array(train_digits.as_planes(images[i : i + 20]), ctx=ctx)
+        y = nd.array(labels[i : i + 20], ctx=ctx)
+        x = train_digits.shifted(x, generator, mirror=True)
+        with autograd.record():
+            scores = net(x)
+            loss = loss_of(scores, y)
+        loss.backward()
+        trainer.step(20)
+        metric.update([y], [scores])
+        losses.append(float(loss.mean().asscalar()))
+    return losses, float(metric.get()[1])
+
+
+@pytest.mark.parametrize("hybridize", [False, True], ids=["imperative", "hybridized"])
+def test_digits_train_as_on_the_cpu(hybridize: bool, gpu: Any) -> None:
+    """`make train CTX=gpu`, its first steps: losses and accuracy, from equal weights."""
+    (found, right), (wanted, known) = digits_curve(gpu, hybridize), digits_curve(mx.cpu(), False)
+    agree(found, wanted)
+    assert right == known

@@ -8,7 +8,7 @@ use crate::array::{Array, GradReq};
 use crate::device::Context;
 use crate::exec::{self, Budget, CachedOp, Executor, Plan, Request};
 use crate::ops::Spec;
-use mxrs_base::{Error, Result, Shape};
+use mxrs_base::{Error, ErrorKind, Result, Shape};
 use parking_lot::Mutex;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -85,12 +85,12 @@ impl ExecutorBase {
     }
 
     fn _forward(&self, py: Python<'_>, train: bool) -> PyResult<()> {
-        self.inner.lock().forward(train).py(py)
+        self.inner.lock().forward(train).map_err(|e| short_of_memory(e, "forward of an executor")).py(py)
     }
 
     fn _backward(&self, py: Python<'_>, heads: Vec<Option<Any<'_>>>) -> PyResult<()> {
         let heads = optional(&heads)?;
-        self.inner.lock().backward(heads).py(py)
+        self.inner.lock().backward(heads).map_err(|e| short_of_memory(e, "backward of an executor")).py(py)
     }
 
     /// The plan of training as text.
@@ -129,9 +129,15 @@ impl CachedOpBase {
     fn _call<'py>(&self, py: Python<'py>, inputs: Vec<Any<'py>>) -> PyResult<Vec<Any<'py>>> {
         let given = arrays(&inputs)?;
         one_device(&given).py(py)?;
-        let outputs = self.inner.call(&given, current_context()).py(py)?;
+        let outputs = self.inner.call(&given, current_context());
+        let outputs = outputs.map_err(|e| short_of_memory(e, "a hybridized block")).py(py)?;
         outputs.into_iter().map(|a| bound(py, a)).collect()
     }
+}
+
+/// Where memory was short for a graph as a whole, no operator is named yet.
+fn short_of_memory(error: Error, what: &str) -> Error {
+    if error.kind() == ErrorKind::Memory { error.within(what) } else { error }
 }
 
 /// Refuses arrays on several devices where one of them is a GPU; contexts of the host share its memory.
