@@ -29,19 +29,16 @@ class Mx:
     """mxrs on gpu(0)."""
 
     def __init__(self) -> None:
-        import numpy as np
-
         import mxrs as mx
 
-        self.mx, self.np, self.ctx = mx, np, mx.gpu(0)
+        self.mx, self.ctx = mx, mx.gpu(0)
         if mx.num_gpus() == 0:
             raise RuntimeError(f"no GPU: {mx._core.gpu_search()}")
         device = mx._core.gpu_list()[0]
         self.name = f"{device['name']} ({device['backend']}, {device['driver']})"
 
     def array(self, *shape: int) -> Any:
-        values = self.np.random.default_rng(0).standard_normal(shape, dtype="float32")
-        return self.mx.nd.array(values, ctx=self.ctx)
+        return self.mx.nd.random.normal(shape=shape, ctx=self.ctx)
 
     def wait(self) -> None:
         self.mx.nd.waitall()

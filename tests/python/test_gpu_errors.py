@@ -47,7 +47,9 @@ def refused(name, f):
 
 def fill():
     for _ in range(100):
-        kept.append(a + b)
+        c = a + b
+        c.wait_to_read()
+        kept.append(c)
 
 
 refused("broadcast_add", fill)
@@ -56,7 +58,7 @@ for name, f in {
     "_ones": lambda: nd.ones((1 << 19,), ctx=gpu),
     "copying to gpu(0)": lambda: nd.ones((1 << 19,)).as_in_context(gpu),
     "Concat": lambda: nd.concat(a, b, dim=0),
-    "_mul_scalar": lambda: a * 2,
+    "_mul_scalar": lambda: (a * 2).wait_to_read(),
     "dot": lambda: nd.dot(a.reshape((512, 512)), b.reshape((512, 512))),
 }.items():
     refused(name, f)

@@ -215,8 +215,11 @@ def test_weights_are_updated_together(gpu: Any, options: dict[str, float]) -> No
     assert count == 2
 
 
-def test_channels_may_stand_last(gpu: Any) -> None:
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("float16", 3e-2)])
+def test_channels_may_stand_last(gpu: Any, dtype: str, tolerance: float) -> None:
     """NHWC: convolutions, their transpose, pooling and normalization, forward and backward."""
+    if dtype == "float16" and "f16" not in mx._core.gpu_list()[0]["features"]:
+        pytest.skip("the adapter has no float16")
 
     def run(ctx: Any) -> list[np.ndarray]:
         net = nn.HybridSequential()
@@ -224,6 +227,8 @@ def test_channels_may_stand_last(gpu: Any) -> None:
         net.add(nn.MaxPool2D(2, layout="NHWC"), nn.Conv2D(8, 3, 1, 1, groups=2, layout="NHWC"))
         net.add(nn.Conv2DTranspose(4, 3, 2, layout="NHWC"), nn.GlobalAvgPool2D(layout="NHWC"))
         data = start(net, ctx, 2, 13, 12, 6)
+        net.cast(dtype)
+        data = data.astype(dtype)
         data.attach_grad()
         with autograd.record():
             out = net(data)
@@ -232,7 +237,7 @@ def test_channels_may_stand_last(gpu: Any) -> None:
         return [out.asnumpy(), data.grad.asnumpy(), *(p.grad().asnumpy() for p in params)]
 
     for a, b in zip(run(mx.cpu()), run(gpu), strict=True):
-        np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-4 * np.abs(a).max())
+        np.testing.assert_allclose(b, a, rtol=tolerance, atol=tolerance * np.abs(a).max())
 
 
 PROGRAM = """

@@ -64,6 +64,9 @@ impl Features {
     }
 }
 
+/// Storage buffers that a shader may bind, whatever the device allows: a set of them is the bits of a word.
+const SLOTS: u32 = 31;
+
 /// The bounds that matter to compute.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
@@ -87,7 +90,7 @@ impl Limits {
     pub(crate) fn of(limits: &wgpu::Limits, features: Features, info: &wgpu::AdapterInfo) -> Limits {
         Limits {
             buffer_bytes: limits.max_buffer_size.min(limits.max_storage_buffer_binding_size) & !3,
-            storage_buffers: limits.max_storage_buffers_per_shader_stage,
+            storage_buffers: limits.max_storage_buffers_per_shader_stage.min(SLOTS),
             workgroup_bytes: limits.max_compute_workgroup_storage_size,
             workgroup_size: limits.max_compute_invocations_per_workgroup,
             immediate_bytes: if features.immediates { limits.max_immediate_size } else { 0 },

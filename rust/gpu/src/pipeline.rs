@@ -3,7 +3,7 @@
 use crate::counters::add;
 use crate::device::Shared;
 use crate::error;
-use crate::shader::{Access, Shader};
+use crate::shader::{Access, PARAM_BYTES, Shader};
 use mxrs_base::{Error, Result};
 use parking_lot::{Mutex, RwLock};
 use smallvec::SmallVec;
@@ -146,9 +146,13 @@ impl Pipelines {
     ) -> Result<Arc<Compiled>> {
         let what = format!("GPU kernel '{}'", shader.name);
         shared.faults.check(&what)?;
-        if shader.slots.len() as u32 > shared.limits.storage_buffers.min(31) {
-            let (n, most) = (shader.slots.len(), shared.limits.storage_buffers.min(31));
+        if shader.slots.len() as u32 > shared.limits.storage_buffers {
+            let (n, most) = (shader.slots.len(), shared.limits.storage_buffers);
             return Err(Error::op(format!("{what} binds {n} buffers; this device allows {most}")));
+        }
+        if shader.param_bytes() > PARAM_BYTES {
+            let n = shader.params.len();
+            return Err(Error::op(format!("{what} has {n} parameters; {} are allowed", PARAM_BYTES / 4)));
         }
         if shader.f16 && !shared.features.f16 {
             return Err(Error::typ(format!("{what}: float16 is not supported by {}", shared.name)));

@@ -122,6 +122,10 @@ impl Shader {
     }
 }
 
+/// The most that the parameters of a shader take: a formula of as many strided arrays as can be bound, with all its
+/// numbers, has far less.
+pub(crate) const PARAM_BYTES: u32 = 4096;
+
 /// Workgroups along x of a folded row of workgroups.
 pub const LINEAR_X: u32 = 32768;
 

@@ -11,6 +11,7 @@ use crate::error;
 use crate::pool::Chunk;
 use crate::profile::{Pending, SPANS};
 use crate::readback::Landing;
+use crate::shader::PARAM_BYTES;
 use crate::staging::Page;
 use smallvec::SmallVec;
 use std::collections::HashMap;
@@ -143,7 +144,7 @@ impl Worker {
         if batch.commands >= BATCH || batch.bytes >= BATCH_BYTES || batch.timed.len() as u32 >= SPANS {
             return true;
         }
-        if batch.uniforms.len() as u64 + 2 * UNIFORM_STEP > UNIFORM {
+        if batch.uniforms.len() as u64 + PARAM_BYTES as u64 > UNIFORM {
             return true;
         }
         if batch.commands >= EARLY && batch.commands.is_multiple_of(EARLY) {

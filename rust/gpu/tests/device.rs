@@ -132,6 +132,31 @@ fn more_than_65535_workgroups_are_folded() {
 }
 
 #[test]
+fn parameters_may_be_many() {
+    // More than travel as immediates, and in all more than the buffer of a batch holds.
+    for profile in [Profile::Full, Profile::WebGpu] {
+        let Some(d) = device(profile) else { return };
+        let (n, each) = (300, 600);
+        let y = upload(&d, &vec![0.0; n]);
+        let body = "@compute @workgroup_size(1)\nfn main() { y[p.at] = p.q0 + p.q500; }";
+        let shader = |count: usize| {
+            let shader = Shader::new("many", body).slot(Slot::write("y", "f32")).param("at", "u32");
+            Ok((0..count).fold(shader, |s, q| s.param(format!("q{q}"), "f32")))
+        };
+        let pipeline = d.pipeline(&Key::new("many"), || shader(each)).unwrap();
+        for i in 0..n {
+            let params = (0..each).fold(Params::new().u32(i as u32), |p, q| p.f32((i * q) as f32));
+            d.dispatch(&pipeline, &[&y], params, [1, 1, 1], "many").unwrap();
+        }
+        let want: Vec<f32> = (0..n).map(|i| (i * 500) as f32).collect();
+        assert_eq!(download(&d, &y), want);
+        let error = d.pipeline(&Key::new("more"), || shader(2000)).err().unwrap();
+        assert!(error.message().contains("2001 parameters"), "{error}");
+        d.close();
+    }
+}
+
+#[test]
 fn freed_memory_is_used_again() {
     let Some(d) = device(Profile::Full) else { return };
     let a = d.alloc(1000).unwrap();

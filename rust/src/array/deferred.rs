@@ -110,9 +110,14 @@ pub fn joins(op: OpRef, ins: &[&Array], outs: &[Spec], context: Context) -> bool
         && outs.len() == 1
         && known(outs[0].dtype)
         && (1..=u32::MAX as usize).contains(&outs[0].shape.size())
-        && ins.iter().all(|a| a.context() == context && known(a.dtype()))
+        && ins.iter().all(|a| a.context() == context && known(a.dtype()) && !is_lost(a))
         // An array that comes from nowhere tells at once that its device is not there.
         && (!ins.is_empty() || device::gpu(context).is_ok())
+}
+
+/// Whether the device on which the array is was lost: then the call tells at once.
+fn is_lost(array: &Array) -> bool {
+    array.gpu_view().is_some_and(|view| view.buffer.device().is_lost())
 }
 
 /// Holds back a call that [`joins`]; `out` is what it writes.

@@ -3,10 +3,12 @@
 
 use crate::array::Array;
 use crate::device::Context;
+use crate::engine::Chunk;
 use crate::ops::Spec;
 use mxrs_base::{DType, Result, Shape};
 use parking_lot::Mutex;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
 
 /// Values start at multiples of this, a cache line.
 pub const ALIGN: usize = 64;
@@ -74,7 +76,12 @@ impl Arena {
 #[derive(Default)]
 pub struct Spares {
     waiting: Mutex<Vec<Array>>,
+    /// The block that was let go last. The operation that ended with it may hold it for another moment.
+    last: Mutex<Weak<Chunk>>,
 }
+
+/// How often a run looks whether the last block has come back, before it takes a new one.
+const LOOKS: usize = 10_000;
 
 impl Spares {
     /// Memory for a run: the smallest waiting block that is large enough, or a new one.
@@ -87,9 +94,18 @@ impl Spares {
         };
         let block = match found {
             Some(block) => block,
-            None => block(bytes, context)?,
+            None => {
+                let last = std::mem::take(&mut *self.last.lock());
+                for _ in 0..LOOKS {
+                    if last.strong_count() == 0 {
+                        break;
+                    }
+                    std::thread::yield_now();
+                }
+                block(bytes, context)?
+            }
         };
-        Ok(Arc::new(Lease { block, home: Some(self.clone()) }))
+        Ok(Arc::new(Lease { block, home: Some(self.clone()), offered: AtomicBool::new(false) }))
     }
 }
 
@@ -102,12 +118,14 @@ fn block(bytes: usize, context: Context) -> Result<Array> {
 pub struct Lease {
     block: Array,
     home: Option<Arc<Spares>>,
+    /// Whether it was offered to the next run.
+    offered: AtomicBool,
 }
 
 impl Lease {
     /// A block that is used run after run by its owner.
     pub fn own(bytes: usize, context: Context) -> Result<Arc<Lease>> {
-        Ok(Arc::new(Lease { block: block(bytes, context)?, home: None }))
+        Ok(Arc::new(Lease { block: block(bytes, context)?, home: None, offered: AtomicBool::new(false) }))
     }
 
     pub fn block(&self) -> &Array {
@@ -119,6 +137,7 @@ impl Lease {
         if let Some(home) = &self.home
             && Arc::strong_count(self) > 1
         {
+            self.offered.store(true, Relaxed);
             home.waiting.lock().push(self.block.clone());
         }
     }
@@ -128,7 +147,13 @@ impl Drop for Lease {
     fn drop(&mut self) {
         // The run is over for the engine too. If nobody took the block, it is free.
         if let Some(home) = &self.home {
-            home.waiting.lock().retain(|a| !Arc::ptr_eq(a.chunk(), self.block.chunk()));
+            let mut waiting = home.waiting.lock();
+            let offers = waiting.len();
+            waiting.retain(|a| !Arc::ptr_eq(a.chunk(), self.block.chunk()));
+            // Where it was offered and is gone, another run has it.
+            if waiting.len() < offers || !self.offered.load(Relaxed) {
+                *home.last.lock() = Arc::downgrade(self.block.chunk());
+            }
         }
     }
 }

@@ -8,6 +8,8 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 type Dict<'py> = Bound<'py, PyDict>;
+/// Something that the profiler noted: `(name, category, thread, begin_us, end_us, bytes)`.
+pub type Event = (String, &'static str, u64, f64, f64, usize);
 
 fn device(id: i32) -> Result<mxrs_gpu::Device> {
     gpu(Context { kind: DeviceKind::Gpu, id })
@@ -84,7 +86,7 @@ pub fn gpu_shutdown(py: Python<'_>) {
 }
 
 /// The dispatches that GPUs have done since the last time, as events of the profiler.
-pub fn gpu_spans() -> Result<Vec<(String, &'static str, u64, f64, f64, usize)>> {
+pub fn gpu_spans() -> Result<Vec<Event>> {
     let mut events = Vec::new();
     for (number, device) in mxrs_gpu::devices() {
         for span in device.profile_take()? {
@@ -96,6 +98,13 @@ pub fn gpu_spans() -> Result<Vec<(String, &'static str, u64, f64, f64, usize)>> 
         }
     }
     Ok(events)
+}
+
+/// Gives one GPU up as if its driver had lost it: what is queued there fails, later calls open it afresh. For tests.
+#[pyfunction]
+pub fn gpu_destroy(py: Python<'_>, id: i32) -> PyResult<()> {
+    py.detach(|| device(id)).py(py)?.destroy();
+    Ok(())
 }
 
 /// What was sent to one GPU since the last call with `reset`, by kind.

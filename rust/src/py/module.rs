@@ -4,7 +4,8 @@ use super::call;
 use super::convert::{self, IntoPy, exceptions};
 use super::exec;
 use super::gpu::{
-    gpu_counts, gpu_list, gpu_memory, gpu_search, gpu_shutdown, gpu_spans, num_gpus, set_gpu_memory_limit,
+    Event, gpu_counts, gpu_destroy, gpu_list, gpu_memory, gpu_search, gpu_shutdown, gpu_spans, num_gpus,
+    set_gpu_memory_limit,
 };
 use super::numpy;
 use super::object::{self, bound, extract};
@@ -233,13 +234,6 @@ fn after_fork_in_child() {
     device::after_fork_in_child();
 }
 
-/// Gives one GPU up as if its driver had lost it: what is queued there fails, later calls open it afresh. For tests.
-#[pyfunction]
-fn gpu_destroy(py: Python<'_>, id: i32) -> PyResult<()> {
-    let context = Context { kind: device::DeviceKind::Gpu, id };
-    py.detach(|| device::gpu(context).map(|device| device.destroy())).py(py)
-}
-
 /// Starts to record what runs; times count from here.
 #[pyfunction]
 fn profiler_start(py: Python<'_>) -> PyResult<()> {
@@ -260,7 +254,7 @@ fn profiler_stop(py: Python<'_>) -> PyResult<()> {
 /// What was recorded: `(name, category, thread, begin_us, end_us, bytes)`; the "thread" of a GPU is its number, and its
 /// category `gpu`.
 #[pyfunction]
-fn profiler_take(py: Python<'_>) -> PyResult<Vec<(String, &'static str, u64, f64, f64, usize)>> {
+fn profiler_take(py: Python<'_>) -> PyResult<Vec<Event>> {
     let events = engine::trace::take();
     let mut all: Vec<_> =
         events.into_iter().map(|e| (e.name, e.category, e.thread, e.begin, e.end, e.bytes)).collect();

@@ -96,6 +96,7 @@ static SCALED_FIXED_SLOPE: LazyLock<Formula> =
 
 /// The gradients `[dx, dgamma, dbeta]` of [`launch_channels`], whose mean and rstd came from `x` unless `fixed`. On the
 /// way the channels' moving statistics change, if there are any.
+#[allow(clippy::too_many_arguments)] // a launch is what its caller has checked, passed on
 pub fn launch_channels_grad(
     device: &Device,
     around: Around,

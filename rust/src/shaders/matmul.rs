@@ -55,16 +55,31 @@ pub fn launch_matmul(
     if p.m == 0 || p.n == 0 || p.batch == 0 {
         return Ok(());
     }
+    if is_thin(p) {
+        return launch_cut(device, p, None, a, b, c, epilogue, label);
+    }
     let dense = p.c == [p.n, 1, p.m * p.n];
     let cut = Cut::of(p.m, p.n, p.k, p.batch, dense && epilogue.is_linear());
     if cut.splits == 1 {
-        return launch_cut(device, p, cut, a, b, c, epilogue, label);
+        return launch_cut(device, p, Some(cut), a, b, c, epilogue, label);
     }
     let total = p.batch * p.m * p.n;
     let parts = device.alloc(4 * (cut.splits * total) as u64)?;
     let between = Span::new(&parts, DType::F32);
-    launch_cut(device, p, cut, a, b, between, &Epilogue { beta: 0.0, ..*epilogue }, label)?;
+    launch_cut(device, p, Some(cut), a, b, between, &Epilogue { beta: 0.0, ..*epilogue }, label)?;
     sum_parts(device, cut.splits, total, between, c, epilogue.beta, label)
+}
+
+/// Whether neighbours of a, and of b, follow the sum.
+fn along_k(p: &Product) -> (bool, bool) {
+    (p.a[1] <= p.a[0], p.b[0] < p.b[1])
+}
+
+/// Whether a workgroup for each result does better than tiles, which would be mostly empty and few: rows or columns of
+/// a vector or a few, whose sums are long and read as they lie.
+fn is_thin(p: &Product) -> bool {
+    let enough = p.m * p.n * p.batch >= 64 || p.k <= 4096;
+    p.m.min(p.n) <= 4 && p.k >= 128 && along_k(p) == (true, true) && enough
 }
 
 static ADDED: LazyLock<Formula> =
@@ -102,16 +117,17 @@ pub(crate) fn head(p: (usize, usize, usize), splits: usize, depth: usize, first:
 fn launch_cut(
     device: &Device,
     p: &Product,
-    cut: Cut,
+    cut: Option<Cut>,
     a: Span,
     b: Span,
     c: Span,
     epilogue: &Epilogue,
     label: &'static str,
 ) -> Result<()> {
-    let tile = TILES[cut.tile];
-    let (a_along_k, b_along_k) = (p.a[1] <= p.a[0], p.b[0] < p.b[1]);
-    let head_word = cut.tile as u64
+    let (a_along_k, b_along_k) = along_k(p);
+    let tile = cut.map(|cut| TILES[cut.tile]);
+    let (splits, depth) = (cut.map_or(1, |cut| cut.splits), tile.map_or(1, |tile| tile.depth));
+    let head_word = cut.map_or(0xff, |cut| cut.tile as u64)
         | (a_along_k as u64) << 8
         | (b_along_k as u64) << 9
         | (a.dtype as u64) << 10
@@ -119,7 +135,8 @@ fn launch_cut(
         | (c.dtype as u64) << 18;
     let key = epilogue.key(Key::new("matmul").with(head_word));
     let pipeline = device.pipeline(&key, || {
-        let mut shader = Shader::new(format!("matmul {}x{}", tile.rows, tile.cols), "")
+        let name = tile.map_or("matmul thin".into(), |t| format!("matmul {}x{}", t.rows, t.cols));
+        let mut shader = Shader::new(name, "")
             .slot(Slot::read("a", elem::element(a.dtype)))
             .slot(Slot::read("b", elem::element(b.dtype)))
             .slot(Slot::write("c", elem::element(c.dtype)));
@@ -145,21 +162,23 @@ fn launch_cut(
                 "i",
             ),
         };
-        Ok(Shader { body: tile::body(tile, &sides).into(), ..shader }.trusted())
+        let body = tile.map_or_else(|| tile::sum_body(&sides), |tile| tile::body(tile, &sides));
+        Ok(Shader { body: body.into(), ..shader }.trusted())
     })?;
     let mut buffers: SmallVec<[&Buffer; 6]> = SmallVec::from_slice(&[a.buffer, b.buffer, c.buffer]);
     buffers.extend(epilogue.buffers());
-    let [gx, gy, _] = linear_groups(tile.blocks(p.m, p.n) as u64)?;
-    let most = device.limits().groups_per_axis as usize / cut.splits;
+    let blocks = tile.map_or(p.m * p.n, |tile| tile.blocks(p.m, p.n));
+    let [gx, gy, _] = linear_groups(blocks as u64)?;
+    let most = device.limits().groups_per_axis as usize / splits;
     for first in (0..p.batch).step_by(most) {
-        let mut params = head((p.m, p.n, p.k), cut.splits, tile.depth, first)?;
+        let mut params = head((p.m, p.n, p.k), splits, depth, first)?;
         // b's second line index is its column: steps are (k, n), a's are (m, k).
         let steps = [(a.offset, p.a[0], p.a[1], p.a[2]), (b.offset, p.b[1], p.b[0], p.b[2])];
         for (offset, line, depth, batch) in steps.into_iter().chain([(c.offset, p.c[0], p.c[1], p.c[2])]) {
             params = params.size(offset)?.size(line)?.size(depth)?.size(batch)?;
         }
         params = epilogue.values(params.size(p.batch * p.m * p.n)?)?;
-        let grid = [gx, gy, ((p.batch - first).min(most) * cut.splits) as u32];
+        let grid = [gx, gy, ((p.batch - first).min(most) * splits) as u32];
         device.dispatch(&pipeline, &buffers, params, grid, label)?;
     }
     Ok(())

@@ -40,6 +40,9 @@ fn products_agree_with_the_cpu() {
                 case(d, ta, tb, size, 1);
             }
             case(d, ta, tb, (5, 19, 23), 3);
+            // A few rows or columns.
+            case(d, ta, tb, (1, 70, 300), 1);
+            case(d, ta, tb, (130, 3, 500), 2);
             // Long sums are cut into parts.
             case(d, ta, tb, (20, 30, 3000), 2);
             // Large enough for the large tile, with edges.

@@ -135,7 +135,8 @@ pub fn body(tile: Tile, sides: &Sides) -> String {
     // A String takes every write.
     let _ = write!(
         t,
-        "// Slices, transposed so that neighbours along a line are a vector.
+        "// Slices, transposed so that neighbours along a line are a vector; a vector is left free behind each depth, so that
+// those who store along the depth find different banks.
 var<workgroup> slice_a: array<vec4<f32>, {}>;
 var<workgroup> slice_b: array<vec4<f32>, {}>;
 @compute @workgroup_size({threads})
@@ -152,8 +153,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let ty = local / {}u;
     let tx = local % {}u;
 ",
-        rows * depth / 4,
-        cols * depth / 4,
+        (rows / 4 + 1) * depth,
+        (cols / 4 + 1) * depth,
         rows - 1,
         cols - 1,
         cols / per_col,
@@ -186,7 +187,7 @@ fn slices(t: &mut String, tile: Tile, deals: &[Dealt; 2]) {
             let _ = writeln!(
                 t,
                 "        {{ let line = {line}; slice_{side}[({at}) * {}u + line / 4u][line % 4u] = next_{side}{l}; }}",
-                lines / 4
+                lines / 4 + 1
             );
         }
     }
@@ -195,12 +196,20 @@ fn slices(t: &mut String, tile: Tile, deals: &[Dealt; 2]) {
     let _ = writeln!(t, "        }}\n        for (var k = 0u; k < {depth}u; k++) {{");
     // An invocation's lines come in runs of four, spread over the block.
     for r in 0..per_row / 4 {
-        let _ =
-            writeln!(t, "            let a{r} = slice_a[k * {}u + {}u + ty];", rows / 4, r * rows / per_row);
+        let _ = writeln!(
+            t,
+            "            let a{r} = slice_a[k * {}u + {}u + ty];",
+            rows / 4 + 1,
+            r * rows / per_row
+        );
     }
     for c in 0..per_col / 4 {
-        let _ =
-            writeln!(t, "            let b{c} = slice_b[k * {}u + {}u + tx];", cols / 4, c * cols / per_col);
+        let _ = writeln!(
+            t,
+            "            let b{c} = slice_b[k * {}u + {}u + tx];",
+            cols / 4 + 1,
+            c * cols / per_col
+        );
     }
     for i in 0..per_row {
         for c in 0..per_col / 4 {
