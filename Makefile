@@ -33,7 +33,7 @@ LINTED         := $(wildcard python tests benches tools examples docs)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYO3_PYTHON := $(CURDIR)/$(PY)
 
-.PHONY: help build train test quick bench bench-rust lint format docs stubs wheel wheel-arm64 test-arm64 \
+.PHONY: help build train test quick bench bench-gpu bench-rust lint format docs stubs wheel wheel-arm64 test-arm64 \
         test-rust test-python oracle torch setup clean distclean
 
 help: ## show this list
@@ -121,6 +121,10 @@ bench: build ## measure against MXNet 1.9.1 and PyTorch, side by side
 	@$(MAKE) oracle
 	@$(MAKE) torch
 	@$(PY) benches/bench.py $(BENCH_ARGS)
+
+bench-gpu: build ## measure kernels on a GPU, beside PyTorch where .torch has CUDA (BENCH_ARGS=--quick for a software adapter)
+	@$(PY) benches/gpu_bench.py $(BENCH_ARGS)
+	@$(PY) benches/gpu_counts.py
 
 bench-rust: ## measure the kernels alone
 	cargo bench --workspace --no-default-features

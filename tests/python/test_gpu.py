@@ -114,7 +114,9 @@ def test_mistakes_are_named(gpu: Any) -> None:
         x + nd.ones((2, 2))
     with pytest.raises(TypeError, match="float64 is not supported on a GPU"):
         nd.ones((2, 2), ctx=gpu, dtype="float64") + 1
-    with pytest.raises(NotImplementedError, match=r"_contrib_index_array has no GPU kernel yet.*as_in_context"):
+    with pytest.raises(
+        NotImplementedError, match=r"_contrib_index_array has no GPU kernel yet.*as_in_context"
+    ):
         nd.contrib.index_array(x)
     with pytest.raises(mx.MXNetError, match=r"gpu\(77\).*there is one GPU"):
         nd.ones((2,), ctx=mx.gpu(77))
@@ -152,4 +154,6 @@ def test_what_is_no_number_or_infinite_is_seen(gpu: Any) -> None:
     np.testing.assert_array_equal(nd.contrib.isfinite(x).asnumpy(), np.isfinite(values))
     pairs = nd.array(values[:, None], ctx=gpu), nd.array(values[None, :], ctx=gpu)
     np.testing.assert_array_equal(nd.broadcast_equal(*pairs).asnumpy(), values[:, None] == values[None, :])
-    np.testing.assert_array_equal(nd.broadcast_not_equal(*pairs).asnumpy(), values[:, None] != values[None, :])
+    np.testing.assert_array_equal(
+        nd.broadcast_not_equal(*pairs).asnumpy(), values[:, None] != values[None, :]
+    )
