@@ -296,5 +296,8 @@ fn send(formula: &Formula, params: &[f64], ins: &[Array], out: &Array, label: &'
     let views: SmallVec<[GpuView; 4]> =
         ins.iter().map(|a| a.gpu_view().ok_or_else(lost)).collect::<Result<_>>()?;
     let device = device::gpu(out.context())?;
-    ops::run_formula_gpu(&device, formula, params, &views, &out.gpu_view().ok_or_else(lost)?, label)
+    let view = out.gpu_view().ok_or_else(lost)?;
+    let what = || (label.to_string(), view.spec.bytes().unwrap_or(0));
+    let run = || ops::run_formula_gpu(&device, formula, params, &views, &view, label);
+    engine::trace::span("imperative", what, run)
 }

@@ -2,7 +2,7 @@
 //! device does them in that order, so the engine waits for none of them.
 
 use super::handle::Array;
-use crate::device::{self, Context};
+use crate::device::{self, Context, Device};
 use crate::engine::{self, ChunkRef};
 use crate::ops::{self, Attrs, GpuCtx, GpuView, OpRef, RngPos};
 use mxrs_base::{Error, Result};
@@ -28,32 +28,32 @@ pub fn run_on_gpu(
     let reads: SmallVec<[&ChunkRef; 4]> = ins.iter().map(|a| a.chunk()).collect();
     let mut writes: SmallVec<[&ChunkRef; 4]> = outs.iter().map(|a| a.chunk()).collect();
     writes.extend(op.mutates.iter().filter_map(|i| ins.get(*i)).map(|a| a.chunk()));
-    let now = || {
-        let ins: SmallVec<[GpuView; 4]> = views(op, ins.iter().copied())?;
-        let outs: SmallVec<[GpuView; 4]> = views(op, outs.iter())?;
-        ops::run_gpu(&GpuCtx { op, attrs, ins: &ins, outs: &outs, train, rng, device: &device, then: None })
-    };
+    let state = (train, rng);
+    let now = || send(op, attrs, ins.iter().copied(), outs, state, &device);
     let later = || -> Box<dyn FnOnce() -> Result<()> + Send> {
         let (attrs, device) = (attrs.clone(), device.clone());
         let ins: SmallVec<[Array; 4]> = ins.iter().map(|a| a.detach()).collect();
         let outs: SmallVec<[Array; 2]> = outs.iter().map(|a| a.detach()).collect();
-        Box::new(move || {
-            let ins: SmallVec<[GpuView; 4]> = views(op, ins.iter())?;
-            let outs: SmallVec<[GpuView; 4]> = views(op, outs.iter())?;
-            ops::run_gpu(&GpuCtx {
-                op,
-                attrs: &attrs,
-                ins: &ins,
-                outs: &outs,
-                train,
-                rng,
-                device: &device,
-                then: None,
-            })
-        })
+        Box::new(move || send(op, &attrs, ins.iter(), &outs, state, &device))
     };
     // Sending takes microseconds, whatever the device then has to do.
     engine::run(&reads, &writes, true, 0, now, later)
+}
+
+/// Sends the call's commands, with a note of the host's time for the profiler.
+fn send<'a>(
+    op: OpRef,
+    attrs: &Attrs,
+    ins: impl Iterator<Item = &'a Array>,
+    outs: &[Array],
+    (train, rng): (bool, RngPos),
+    device: &Device,
+) -> Result<()> {
+    let ins: SmallVec<[GpuView; 4]> = views(op, ins)?;
+    let outs: SmallVec<[GpuView; 4]> = views(op, outs.iter())?;
+    let what = || (op.name.to_string(), outs.iter().map(|v| v.spec.bytes().unwrap_or(0)).sum());
+    let ctx = GpuCtx { op, attrs, ins: &ins, outs: &outs, train, rng, device, then: None };
+    engine::trace::span("imperative", what, || ops::run_gpu(&ctx))
 }
 
 fn views<'a>(op: OpRef, arrays: impl Iterator<Item = &'a Array>) -> Result<SmallVec<[GpuView<'a>; 4]>> {
