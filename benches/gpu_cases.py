@@ -176,6 +176,7 @@ def _elementwise(name: str, arrays: int) -> Callable[[Any, bool], Any]:
     def make(t: Any, quick: bool) -> Any:
         n = 1 << (16 if quick else 26)
         x = t.array(n)
+        x2: Any = t.array(n) if name == "add" else None
         chain = t.chain()
         runs = {
             "copy": lambda: t.copy(x),
@@ -183,7 +184,6 @@ def _elementwise(name: str, arrays: int) -> Callable[[Any, bool], Any]:
             "chain": lambda: chain(x),
             "sum": lambda: t.sum(x, None),
         }
-        x2 = t.array(n) if name == "add" else None
         return runs[name], 4.0 * n * arrays
 
     return make
@@ -356,6 +356,7 @@ def main() -> None:
         return
     print(json.dumps({"name": tools.name}), flush=True)
     known = cases()
+    run: Any
     for line in sys.stdin:
         asked = json.loads(line)
         try:

@@ -154,6 +154,22 @@ def test_errors_stay_with_their_array(gpu: Any) -> None:
     np.testing.assert_array_equal(nd.sqrt(x)[:2].asnumpy(), [1, 1])
 
 
+def test_what_is_held_back_gives_memory_back(gpu: Any) -> None:
+    """An array that only a held call still reads makes room for one that would not fit beside it."""
+    x = nd.ones((1 << 20,), ctx=gpu)
+    x.wait_to_read()
+    nd.waitall()
+    gpu.empty_cache()
+    _core.set_gpu_memory_limit(0, _core.gpu_memory(0)["used"] + (1 << 16))
+    try:
+        total = x * 2
+        del x, total
+        y = nd.dot(nd.ones((1024, 1), ctx=gpu), nd.ones((1, 900), ctx=gpu))
+        assert float(y[3, 5].asscalar()) == 1
+    finally:
+        _core.set_gpu_memory_limit(0, None)
+
+
 def test_threads_share_a_window(gpu: Any) -> None:
     """Arrays go from one thread to another while calls on them are held back."""
     results: dict[int, float] = {}

@@ -1,5 +1,6 @@
 //! Memory with a queue of readers and writers.
 
+use super::held;
 use super::queue::Task;
 use crate::device::{Buffer, Context, Storage};
 use mxrs_base::{Error, Result};
@@ -70,7 +71,16 @@ impl State {
 impl Chunk {
     /// `bytes` of undefined content on `context`.
     pub fn new(bytes: usize, context: Context) -> Result<ChunkRef> {
-        Ok(Chunk::over(Storage::new(bytes, context)?, bytes, context))
+        let storage =
+            Storage::new(bytes, context).or_else(|error| match held::any() && !context.is_host() {
+                // What is held back may be the last to need some memory.
+                true => {
+                    held::settle_all();
+                    Storage::new(bytes, context)
+                }
+                false => Err(error),
+            })?;
+        Ok(Chunk::over(storage, bytes, context))
     }
 
     /// `bytes` on a GPU whose memory [`Chunk::fill`] provides: for results of operations that are held back.

@@ -36,10 +36,16 @@ pub(super) fn forget() {
     COUNT.store(0, Release);
 }
 
+/// Whether any operation is held back.
+#[inline]
+pub(super) fn any() -> bool {
+    COUNT.load(Acquire) != 0
+}
+
 /// Before `chunks` are touched.
 #[inline]
 pub(super) fn settle<'a>(chunks: impl Iterator<Item = &'a ChunkRef>) {
-    if COUNT.load(Acquire) != 0 {
+    if any() {
         let mut last = None;
         for context in chunks.map(|c| c.context()).filter(|c| !c.is_host()) {
             if last.replace(context) != Some(context) {
@@ -51,7 +57,7 @@ pub(super) fn settle<'a>(chunks: impl Iterator<Item = &'a ChunkRef>) {
 
 /// Before everything is waited for.
 pub fn settle_all() {
-    if COUNT.load(Acquire) != 0 {
+    if any() {
         issue(None);
     }
 }
