@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import Any
@@ -134,6 +135,25 @@ def test_without_permission_software_is_no_gpu() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "fine", done.stderr
+
+
+def test_dispatches_are_listed(gpu: Any) -> None:
+    """`MXRS_DEBUG=gpu` says what is sent: which operator by which kernel, over which buffers."""
+    program = (
+        "import mxrs as mx\n"
+        "x = mx.nd.ones((4, 4), ctx=mx.gpu(0))\n"
+        "print(mx.nd.dot(x, x).sum().asscalar())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "MXRS_DEBUG": "gpu"},
+    )
+    assert done.stdout.strip() == "64.0", done.stderr
+    for said in ("_ones by map", "dot by matmul", "sum by reduce", "copy from the GPU 4 bytes"):
+        assert said in done.stderr
 
 
 def test_devices_are_described(gpu: Any) -> None:
