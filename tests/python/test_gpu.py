@@ -140,9 +140,7 @@ def test_without_permission_software_is_no_gpu() -> None:
 def test_dispatches_are_listed(gpu: Any) -> None:
     """`MXRS_DEBUG=gpu` says what is sent: which operator by which kernel, over which buffers."""
     program = (
-        "import mxrs as mx\n"
-        "x = mx.nd.ones((4, 4), ctx=mx.gpu(0))\n"
-        "print(mx.nd.dot(x, x).sum().asscalar())"
+        "import mxrs as mx\nx = mx.nd.ones((4, 4), ctx=mx.gpu(0))\nprint(mx.nd.dot(x, x).sum().asscalar())"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],
