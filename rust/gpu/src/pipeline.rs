@@ -18,10 +18,12 @@ pub struct Key {
 }
 
 impl Key {
+    #[inline]
     pub fn new(template: &'static str) -> Key {
         Key { template, words: SmallVec::new() }
     }
     /// The key with one more thing that the text depends on.
+    #[inline]
     pub fn with(mut self, word: u64) -> Key {
         self.words.push(word);
         self

@@ -145,6 +145,11 @@ pub fn linear_groups(n: u64) -> Result<[u32; 3]> {
     }
 }
 
+#[cold]
+fn too_large(v: usize) -> Error {
+    Error::op(format!("{v} is beyond the 2^32 elements that GPU kernels can count"))
+}
+
 /// The values of a dispatch's parameters, in the order in which the shader names them.
 #[derive(Clone, Default, Debug)]
 pub struct Params {
@@ -152,17 +157,21 @@ pub struct Params {
 }
 
 impl Params {
+    #[inline]
     pub fn new() -> Params {
         Params::default()
     }
+    #[inline]
     pub fn u32(mut self, v: u32) -> Params {
         self.push(v);
         self
     }
+    #[inline]
     pub fn i32(mut self, v: i32) -> Params {
         self.push(v as u32);
         self
     }
+    #[inline]
     pub fn f32(mut self, v: f32) -> Params {
         self.push(v.to_bits());
         self
@@ -171,18 +180,20 @@ impl Params {
     ///
     /// # Errors
     /// If it does not fit the 32 bits that shaders count with.
+    #[inline]
     pub fn size(mut self, v: usize) -> Result<Params> {
-        let v = u32::try_from(v)
-            .map_err(|_| Error::op(format!("{v} is beyond the 2^32 elements that GPU kernels can count")))?;
-        self.push(v);
+        self.push(u32::try_from(v).map_err(|_| too_large(v))?);
         Ok(self)
     }
+    #[inline]
     pub fn push(&mut self, word: u32) {
         self.bytes.extend_from_slice(&word.to_ne_bytes());
     }
+    #[inline]
     pub fn len(&self) -> usize {
         self.bytes.len() / 4
     }
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }

@@ -197,14 +197,13 @@ impl<'a> Held<'a> {
     #[inline]
     fn acquire(reads: &[&'a ChunkRef], writes: &[&'a ChunkRef]) -> Result<Option<Held<'a>>> {
         let mut guards: SmallVec<[MutexGuard<'a, State>; 6]> = SmallVec::new();
+        // A chunk that stands twice is locked already. That is asked only where the lock is taken: there can be hundreds.
+        let among = |chunk: &ChunkRef, list: &[&ChunkRef]| list.iter().any(|c| Arc::ptr_eq(c, chunk));
         for (i, chunk) in writes.iter().enumerate() {
-            if writes[..i].iter().any(|c| Arc::ptr_eq(c, chunk)) {
-                continue;
-            }
             match chunk.state.try_lock() {
                 Some(mut state) if state.idle() => {
                     // What was parked here is overwritten, unless this operation also reads it.
-                    if state.error.is_some() && !reads.iter().any(|c| Arc::ptr_eq(c, chunk)) {
+                    if state.error.is_some() && !among(chunk, reads) {
                         state.error = None;
                     }
                     if let Some(parked) = &state.error {
@@ -212,13 +211,11 @@ impl<'a> Held<'a> {
                     }
                     guards.push(state);
                 }
+                None if among(chunk, &writes[..i]) => {}
                 _ => return Ok(None),
             }
         }
         for (i, chunk) in reads.iter().enumerate() {
-            if writes.iter().chain(&reads[..i]).any(|c| Arc::ptr_eq(c, chunk)) {
-                continue;
-            }
             match chunk.state.try_lock() {
                 Some(state) if state.readable() => {
                     if let Some(parked) = &state.error {
@@ -226,6 +223,7 @@ impl<'a> Held<'a> {
                     }
                     guards.push(state);
                 }
+                None if among(chunk, writes) || among(chunk, &reads[..i]) => {}
                 _ => return Ok(None),
             }
         }

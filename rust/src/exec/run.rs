@@ -19,8 +19,8 @@ const INLINE_BELOW: f64 = 10_000.0;
 /// A plan with the memory of one run: what its backward phase needs.
 pub struct Run {
     plan: Arc<Plan>,
-    inputs: Vec<Array>,
-    outputs: Vec<Array>,
+    inputs: Arc<[Array]>,
+    outputs: Arc<[Array]>,
     arena: Arc<Lease>,
     consts: Arc<Vec<Array>>,
     rng: Arc<HashMap<u32, RngPos>>,
@@ -33,8 +33,8 @@ pub struct Run {
 /// The arrays of a phase, detached.
 struct Bound {
     plan: Arc<Plan>,
-    inputs: Vec<Array>,
-    outputs: Vec<Array>,
+    inputs: Arc<[Array]>,
+    outputs: Arc<[Array]>,
     heads: Vec<Option<Array>>,
     grads: Vec<Option<Array>>,
     arena: Arc<Lease>,
@@ -54,8 +54,8 @@ impl Run {
         let context = arena.block().context();
         let rng: HashMap<u32, RngPos> =
             plan.draws.iter().map(|(n, count)| (*n, next_rng(context, *count))).collect();
-        let inputs: Vec<Array> = inputs.iter().map(Array::detach).collect();
-        let outputs: Vec<Array> = outputs.iter().map(Array::detach).collect();
+        let inputs: Arc<[Array]> = inputs.iter().map(Array::detach).collect();
+        let outputs: Arc<[Array]> = outputs.iter().map(Array::detach).collect();
         let consts = plan.consts_on(context)?;
         let mut run = Run {
             plan,
