@@ -22,13 +22,14 @@ pub struct Array {
 impl Array {
     /// An array of undefined content.
     pub fn empty(spec: Spec, context: Context) -> Result<Array> {
-        let chunk = Chunk::new(spec.bytes()?, context)?;
-        Ok(Array { chunk, offset: 0, spec, link: None })
+        Array::result(spec, context, false)
     }
 
-    /// An array on a GPU that gets its memory when its writer, which is held back, is issued.
-    pub(super) fn unfilled(spec: Spec, context: Context) -> Result<Array> {
-        let chunk = Chunk::unfilled(spec.bytes()?, context);
+    /// An array that a call is to write. Where the call is held back, on a GPU, it gets its memory when that is issued.
+    #[inline]
+    pub(super) fn result(spec: Spec, context: Context, held: bool) -> Result<Array> {
+        let bytes = spec.bytes()?;
+        let chunk = if held { Chunk::unfilled(bytes, context) } else { Chunk::new(bytes, context)? };
         Ok(Array { chunk, offset: 0, spec, link: None })
     }
 

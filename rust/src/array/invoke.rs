@@ -88,8 +88,7 @@ pub fn invoke(
                     given[i].detach()
                 }
             }
-            _ if held => Array::unfilled(spec, context)?,
-            _ => Array::empty(spec, context)?,
+            _ => Array::result(spec, context, held)?,
         });
     }
     match held && results[0].context() == context {

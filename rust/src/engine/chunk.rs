@@ -71,16 +71,15 @@ impl State {
 impl Chunk {
     /// `bytes` of undefined content on `context`.
     pub fn new(bytes: usize, context: Context) -> Result<ChunkRef> {
-        let storage =
-            Storage::new(bytes, context).or_else(|error| match held::any() && !context.is_host() {
+        match Storage::new(bytes, context) {
+            Ok(storage) => Ok(Chunk::over(storage, bytes, context)),
+            Err(_) if held::any() && !context.is_host() => {
                 // What is held back may be the last to need some memory.
-                true => {
-                    held::settle_all();
-                    Storage::new(bytes, context)
-                }
-                false => Err(error),
-            })?;
-        Ok(Chunk::over(storage, bytes, context))
+                held::settle_all();
+                Ok(Chunk::over(Storage::new(bytes, context)?, bytes, context))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// `bytes` on a GPU whose memory [`Chunk::fill`] provides: for results of operations that are held back.

@@ -103,6 +103,15 @@ fn first(mut arrays: Arrays) -> *mut ffi::PyObject {
     wrap(arrays.swap_remove(0))
 }
 
+/// The only result of a call, as an object. On the path of every sign: results are large, and a `map_err` would move them.
+#[inline]
+fn made(py: Python<'_>, op: OpRef, attrs: &Attrs, ins: &[&Array]) -> PyResult<*mut ffi::PyObject> {
+    match array::invoke(op, attrs, ins, None, None) {
+        Ok(arrays) => Ok(first(arrays)),
+        Err(e) => Err(call::named(e, op)).py(py),
+    }
+}
+
 /// # Safety
 /// Called from a slot: attached, with live objects.
 unsafe fn binary(a: *mut ffi::PyObject, b: *mut ffi::PyObject, sign: &Sign) -> *mut ffi::PyObject {
@@ -112,12 +121,12 @@ unsafe fn binary(a: *mut ffi::PyObject, b: *mut ffi::PyObject, sign: &Sign) -> *
             let (left, right) = (is_array(a), is_array(b));
             if left && right {
                 let attrs = Attrs::from_values(sign.arrays, smallvec![]);
-                return Ok(first(invoke(sign.arrays, &attrs, &[array_of(a), array_of(b)], None).py(py)?));
+                return made(py, sign.arrays, &attrs, &[array_of(a), array_of(b)]);
             }
             let (array, other, op) = if left { (a, b, sign.scalar) } else { (b, a, sign.reversed) };
             if let Some((value, whole)) = number(py, other)? {
                 let attrs = scalar_attrs(op, value, whole);
-                return Ok(first(invoke(op, &attrs, &[array_of(array)], None).py(py)?));
+                return made(py, op, &attrs, &[array_of(array)]);
             }
             let Some(converted) = call::convert_foreign(py, other, array_of(array).context())? else {
                 refuse_sequence(py, other)?;
@@ -126,7 +135,7 @@ unsafe fn binary(a: *mut ffi::PyObject, b: *mut ffi::PyObject, sign: &Sign) -> *
             };
             let attrs = Attrs::from_values(sign.arrays, smallvec![]);
             let (x, y) = if left { (array_of(a), &converted) } else { (&converted, array_of(b)) };
-            Ok(first(invoke(sign.arrays, &attrs, &[x, y], None).py(py)?))
+            made(py, sign.arrays, &attrs, &[x, y])
         })
     }
 }
@@ -224,7 +233,7 @@ unsafe fn unary(a: *mut ffi::PyObject, op: OpRef) -> *mut ffi::PyObject {
     unsafe {
         guard(|py| {
             let attrs = Attrs::from_values(op, smallvec![]);
-            Ok(first(invoke(op, &attrs, &[array_of(a)], None).py(py)?))
+            made(py, op, &attrs, &[array_of(a)])
         })
     }
 }

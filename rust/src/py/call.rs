@@ -249,8 +249,11 @@ fn finish<'py>(
     };
     let context = Some(current_context());
     let Some(out) = out else {
-        let results = invoke(op, attrs, &ins, None, context).map_err(|e| named(e, op)).py(py)?;
-        return give(py, op, attrs, results);
+        // No `map_err`: it would move the results, which are large.
+        return match invoke(op, attrs, &ins, None, context) {
+            Ok(results) => give(py, op, attrs, results),
+            Err(e) => Err(named(e, op)).py(py),
+        };
     };
     let targets: Vec<Bound<'py, PyAny>> =
         if is_array(out.as_ptr()) { vec![out.clone()] } else { out.try_iter()?.collect::<PyResult<_>>()? };
