@@ -12,7 +12,7 @@ use std::time::Duration;
 pub(crate) struct Dispatch {
     pub compiled: Arc<Compiled>,
     pub chunks: SmallVec<[Arc<Chunk>; 6]>,
-    pub params: SmallVec<[u8; 128]>,
+    pub params: Vec<u8>,
     pub groups: [u32; 3],
     pub label: &'static str,
 }

@@ -153,13 +153,14 @@ fn too_large(v: usize) -> Error {
 /// The values of a dispatch's parameters, in the order in which the shader names them.
 #[derive(Clone, Default, Debug)]
 pub struct Params {
-    pub(crate) bytes: SmallVec<[u8; 128]>,
+    /// Not in place: building one moves it once for every value, and sending a command moves it again.
+    pub(crate) bytes: Vec<u8>,
 }
 
 impl Params {
     #[inline]
     pub fn new() -> Params {
-        Params::default()
+        Params { bytes: Vec::with_capacity(128) }
     }
     #[inline]
     pub fn u32(mut self, v: u32) -> Params {
