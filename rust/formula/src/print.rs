@@ -2,6 +2,7 @@
 
 use crate::{Formula, Id, Node};
 use mxrs_simd::{Binary, Unary};
+use std::convert::Infallible;
 use std::fmt::Write;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -34,47 +35,48 @@ impl Formula {
     /// `inputs` and `params` are the WGSL expressions of the operands, each evaluated once. Functions named `mx_...`
     /// come from [`Formula::wgsl_helpers`].
     pub fn wgsl(&self, inputs: &[&str], params: &[&str]) -> String {
-        let mut body = String::new();
-        let last = self.nodes.len() - 1;
-        for (i, node) in self.nodes.iter().enumerate() {
-            let name = |id: Id| format!("t{id}");
-            let value = match *node {
+        let value = |node: &Node| -> Result<String, Infallible> {
+            Ok(match *node {
                 Node::Input(k) => inputs[k as usize].to_string(),
                 Node::Param(k) => params[k as usize].to_string(),
                 Node::Const(v) => wgsl_constant(v),
-                Node::Unary(op, x) => op.wgsl().replace("{0}", &name(x)),
-                Node::Binary(op, a, b) => op.wgsl().replace("{0}", &name(a)).replace("{1}", &name(b)),
-                Node::Select(c, a, b) => format!("select({}, {}, {} != 0.0)", name(b), name(a), name(c)),
-            };
-            let target = if i == last { "result".to_string() } else { format!("t{i}") };
-            // A String takes every write.
-            let _ = writeln!(body, "let {target}: f32 = {value};");
-        }
+                Node::Unary(op, x) => op.wgsl().replace("{0}", &bound(x)),
+                Node::Binary(op, a, b) => op.wgsl().replace("{0}", &bound(a)).replace("{1}", &bound(b)),
+                Node::Select(c, a, b) => format!("select({}, {}, {} != 0.0)", bound(b), bound(a), bound(c)),
+            })
+        };
+        let Ok(body) = self.statements("f32", value);
         body
+    }
+
+    /// A statement for each node, which binds its value; the last binds `result`.
+    fn statements<E>(&self, kind: &str, value: impl Fn(&Node) -> Result<String, E>) -> Result<String, E> {
+        let mut body = String::new();
+        let last = self.nodes.len() - 1;
+        for (i, node) in self.nodes.iter().enumerate() {
+            let target = if i == last { "result".to_string() } else { bound(i as Id) };
+            // A String takes every write.
+            let _ = writeln!(body, "let {target}: {kind} = {};", value(node)?);
+        }
+        Ok(body)
     }
 
     /// As [`Formula::wgsl`], computed in i32 as the CPU computes integers: sums wrap, a division by zero gives zero.
     /// `Err` names an instruction that only floating point has.
     pub fn wgsl_int(&self, inputs: &[&str], params: &[&str]) -> Result<String, &'static str> {
-        let mut body = String::new();
-        let last = self.nodes.len() - 1;
-        for (i, node) in self.nodes.iter().enumerate() {
-            let name = |id: Id| format!("t{id}");
-            let value = match *node {
+        self.statements("i32", |node| {
+            Ok(match *node {
                 Node::Input(k) => inputs[k as usize].to_string(),
                 Node::Param(k) => params[k as usize].to_string(),
                 // Beyond 32 bits an integer wraps, as on the CPU; toward zero.
                 Node::Const(v) => format!("bitcast<i32>({}u)", v as i64 as i32 as u32),
-                Node::Unary(op, x) => int_unary(op).ok_or(op.name())?.replace("{0}", &name(x)),
+                Node::Unary(op, x) => int_unary(op).ok_or(op.name())?.replace("{0}", &bound(x)),
                 Node::Binary(op, a, b) => {
-                    int_binary(op).ok_or(op.name())?.replace("{0}", &name(a)).replace("{1}", &name(b))
+                    int_binary(op).ok_or(op.name())?.replace("{0}", &bound(a)).replace("{1}", &bound(b))
                 }
-                Node::Select(c, a, b) => format!("select({}, {}, {} != 0)", name(b), name(a), name(c)),
-            };
-            let target = if i == last { "result".to_string() } else { format!("t{i}") };
-            let _ = writeln!(body, "let {target}: i32 = {value};");
-        }
-        Ok(body)
+                Node::Select(c, a, b) => format!("select({}, {}, {} != 0)", bound(b), bound(a), bound(c)),
+            })
+        })
     }
 
     /// The functions that [`Formula::wgsl_int`] calls.
@@ -165,6 +167,11 @@ fn encloses(inner: &str) -> bool {
 fn wgsl_constant(v: f64) -> String {
     let v = v as f32;
     if v.is_finite() { format!("{v:?}f") } else { format!("mx_bits({:#x}u)", v.to_bits()) }
+}
+
+/// The WGSL name of a node's value.
+fn bound(id: Id) -> String {
+    format!("t{id}")
 }
 
 pub(crate) fn fingerprint(nodes: &[Node], arity: usize, params: usize) -> u64 {

@@ -15,10 +15,11 @@
 
 use super::arrange::{Plan, arrange};
 use super::handle::Array;
+use super::transfer;
 use crate::device::{self, Context};
 use crate::engine::{self, ChunkRef, held};
-use crate::ops::{self, Attrs, Body, GpuView, OpRef, Spec};
-use mxrs_base::{DType, Error, Result};
+use crate::ops::{self, Attrs, Body, OpRef, Spec};
+use mxrs_base::{DType, Result};
 use mxrs_formula::{Formula, Most};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
@@ -43,7 +44,7 @@ static WINDOWS: Mutex<Vec<(Context, Window)>> = Mutex::new(Vec::new());
 
 /// Sets how many calls a window holds (0 or 1: none is held back), and returns the number before.
 pub fn set_size(size: usize) -> usize {
-    engine::held::settle_all();
+    held::settle_all();
     SIZE.swap(size.min(MOST), Relaxed)
 }
 
@@ -253,13 +254,11 @@ impl Window {
         if self.known.len() >= REMEMBERED {
             self.known.clear();
         }
-        // One of the buffers that a kernel binds is its result's.
-        let inputs = device::gpu(context).map_or(4, |d| d.limits().storage_buffers as usize - 1);
-        let usual = Most::default();
-        let most = Most { inputs: inputs.min(usual.inputs), ..usual };
         match self.known.get_mut(&self.key[..]) {
             Some(known) => known
-                .get_or_insert_with(|| Arc::new(arrange(&self.calls, &self.values, wanted, Some(most))))
+                .get_or_insert_with(|| {
+                    Arc::new(arrange(&self.calls, &self.values, wanted, Some(most(context))))
+                })
                 .clone(),
             None => {
                 self.known.insert(self.key[..].into(), None);
@@ -267,6 +266,13 @@ impl Window {
             }
         }
     }
+}
+
+/// What one kernel of a device may read and carry. One of the buffers that it binds is its result's.
+fn most(context: Context) -> Most {
+    let inputs = device::gpu(context).map_or(4, |d| d.limits().storage_buffers as usize - 1);
+    let usual = Most::default();
+    Most { inputs: inputs.min(usual.inputs), ..usual }
 }
 
 /// Hands one kernel to the engine.
@@ -277,27 +283,23 @@ fn launch(
     out: Array,
     label: &'static str,
 ) {
-    let chunk = out.chunk().clone();
-    let reads: SmallVec<[ChunkRef; 4]> = ins.iter().map(|a| a.chunk().clone()).collect();
-    let reads: SmallVec<[&ChunkRef; 4]> = reads.iter().collect();
+    let chunk = out.chunk();
+    let reads: SmallVec<[&ChunkRef; 4]> = ins.iter().map(Array::chunk).collect();
     let now = || send(formula, &params, &ins, &out, label);
     let later = || -> Box<dyn FnOnce() -> Result<()> + Send> {
         let (formula, params, ins, out) = (formula.clone(), params.clone(), ins.clone(), out.clone());
         Box::new(move || send(&formula, &params, &ins, &out, label))
     };
-    let done = chunk.fill().and_then(|()| engine::issue(&reads, &[&chunk], true, 0, now, later));
+    let done = chunk.fill().and_then(|()| engine::issue(&reads, &[chunk], true, 0, now, later));
     if let Err(error) = done {
-        engine::park(&[&chunk], error.within(label));
+        engine::park(&[chunk], error.within(label));
     }
 }
 
 fn send(formula: &Formula, params: &[f64], ins: &[Array], out: &Array, label: &'static str) -> Result<()> {
-    let lost = || Error::op(format!("{label}: internal error: an array is not on the GPU"));
-    let views: SmallVec<[GpuView; 4]> =
-        ins.iter().map(|a| a.gpu_view().ok_or_else(lost)).collect::<Result<_>>()?;
-    let device = device::gpu(out.context())?;
-    let view = out.gpu_view().ok_or_else(lost)?;
+    let views = transfer::views(label, ins.iter())?;
+    let view = transfer::views(label, std::iter::once(out))?[0];
     let what = || (label.to_string(), view.spec.bytes().unwrap_or(0));
-    let run = || ops::run_formula_gpu(&device, formula, params, &views, &view, label);
+    let run = || ops::run_formula_gpu(&view.buffer.device(), formula, params, &views, &view, label);
     engine::trace::span("imperative", what, run)
 }

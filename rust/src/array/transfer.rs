@@ -49,15 +49,19 @@ fn send<'a>(
     (train, rng): (bool, RngPos),
     device: &Device,
 ) -> Result<()> {
-    let ins: SmallVec<[GpuView; 4]> = views(op, ins)?;
-    let outs: SmallVec<[GpuView; 4]> = views(op, outs.iter())?;
+    let ins: SmallVec<[GpuView; 4]> = views(op.name, ins)?;
+    let outs: SmallVec<[GpuView; 4]> = views(op.name, outs.iter())?;
     let what = || (op.name.to_string(), outs.iter().map(|v| v.spec.bytes().unwrap_or(0)).sum());
     let ctx = GpuCtx { op, attrs, ins: &ins, outs: &outs, train, rng, device, then: None };
     engine::trace::span("imperative", what, || ops::run_gpu(&ctx))
 }
 
-fn views<'a>(op: OpRef, arrays: impl Iterator<Item = &'a Array>) -> Result<SmallVec<[GpuView<'a>; 4]>> {
-    let lost = || Error::op(format!("{}: internal error: an array is not on the GPU", op.name));
+/// Where arrays lie on their GPU, for the call `name`.
+pub(super) fn views<'a>(
+    name: &str,
+    arrays: impl Iterator<Item = &'a Array>,
+) -> Result<SmallVec<[GpuView<'a>; 4]>> {
+    let lost = || Error::op(format!("{name}: internal error: an array is not on the GPU"));
     arrays.map(|a| a.gpu_view().ok_or_else(lost)).collect()
 }
 
